@@ -1,0 +1,223 @@
+//! What happens during a build, as one typed stream: the command's displays, the library and, later, a gRPC service
+//! all listen to it.
+//!
+//! A [`Reporter`] is where events go; a [`Task`] is one thing that people see (a step, a pull, an export). A task
+//! that is dropped without an end counts as cancelled, so that no display waits for it for ever.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use crate::graph::{Location, VertexId};
+
+/// One thing that people see, numbered in the order in which they were announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(pub u64);
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// To what.
+    pub task: TaskId,
+    /// When.
+    pub time: SystemTime,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// The task exists; it has not started.
+    Announced(TaskInfo),
+    /// It starts.
+    Started,
+    /// It waits for somebody: text says for whom.
+    Waiting(String),
+    /// Its result was there already: it ends without having run.
+    Cached,
+    /// Why there was no result for it.
+    Missed(Vec<String>),
+    /// How far it is.
+    Progress(Progress),
+    /// The command wrote something; not cut at line ends, not clipped, maybe not UTF-8.
+    Log {
+        /// Where.
+        stream: Stream,
+        /// What.
+        data: Vec<u8>,
+    },
+    /// Something that the user should know.
+    Warning(String),
+    /// It ended.
+    Finished(Outcome),
+}
+
+/// What people see of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskInfo {
+    /// `[build 2/5] RUN make`, `pulling debian:12`.
+    pub name: String,
+    /// What kind of work it is.
+    pub kind: TaskKind,
+    /// The step, if it is one.
+    pub vertex: Option<VertexId>,
+    /// Where it stands in the Dockerfile.
+    pub location: Option<Location>,
+}
+
+/// Kinds of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskKind {
+    /// A step of the graph.
+    Step,
+    /// Work around the graph: reading the Dockerfile, resolving an image's name.
+    Internal,
+    /// Moving or making what leaves the build: packing, writing, pushing.
+    Export,
+}
+
+/// Progress in one part of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Which part: a layer's digest, a file.
+    pub part: String,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all, if that is known.
+    pub total: Option<u64>,
+}
+
+/// Standard output or standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should.
+    Done,
+    /// It failed, with the whole chain of reasons in one line.
+    Failed(String),
+    /// It was told to stop.
+    Cancelled,
+}
+
+/// Where events go. Cheap to clone.
+#[derive(Clone)]
+pub struct Reporter {
+    inner: Arc<ReporterInner>,
+}
+
+struct ReporterInner {
+    next: AtomicU64,
+    sink: Box<dyn Fn(Event) + Send + Sync>,
+}
+
+impl fmt::Debug for Reporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reporter").finish_non_exhaustive()
+    }
+}
+
+impl Reporter {
+    /// Events go to `sink`, from many threads at once, in order for each task. It must not block for long.
+    pub fn new(sink: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self { inner: Arc::new(ReporterInner { next: AtomicU64::new(0), sink: Box::new(sink) }) }
+    }
+
+    /// Events go nowhere.
+    pub fn silent() -> Self {
+        Self::new(drop)
+    }
+
+    /// Announces a task.
+    pub fn task(&self, info: TaskInfo) -> Task {
+        let id = TaskId(self.inner.next.fetch_add(1, Ordering::Relaxed));
+        let task = Task { id, reporter: self.clone(), ended: AtomicBool::new(false) };
+        task.send(EventKind::Announced(info));
+        task
+    }
+}
+
+/// One thing that people see, from its announcement to its end.
+#[derive(Debug)]
+pub struct Task {
+    id: TaskId,
+    reporter: Reporter,
+    ended: AtomicBool,
+}
+
+impl Task {
+    /// Its number.
+    pub fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Where its events go: for tasks that come of it.
+    pub fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+
+    fn send(&self, kind: EventKind) {
+        (self.reporter.inner.sink)(Event { task: self.id, time: SystemTime::now(), kind });
+    }
+
+    /// It starts.
+    pub fn start(&self) {
+        self.send(EventKind::Started);
+    }
+
+    /// It waits.
+    pub fn waiting(&self, what_for: impl Into<String>) {
+        self.send(EventKind::Waiting(what_for.into()));
+    }
+
+    /// Why there was no result for it.
+    pub fn missed(&self, reasons: Vec<String>) {
+        self.send(EventKind::Missed(reasons));
+    }
+
+    /// How far a part of it is.
+    pub fn progress(&self, part: impl Into<String>, done: u64, total: Option<u64>) {
+        self.send(EventKind::Progress(Progress { part: part.into(), done, total }));
+    }
+
+    /// The command wrote something.
+    pub fn log(&self, stream: Stream, data: Vec<u8>) {
+        self.send(EventKind::Log { stream, data });
+    }
+
+    /// Something that the user should know.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.send(EventKind::Warning(text.into()));
+    }
+
+    /// It ends: its result was there already.
+    pub fn cached(&self) {
+        if !self.ended.swap(true, Ordering::Relaxed) {
+            self.send(EventKind::Cached);
+        }
+    }
+
+    /// It ends.
+    pub fn finish(&self, outcome: Outcome) {
+        if !self.ended.swap(true, Ordering::Relaxed) {
+            self.send(EventKind::Finished(outcome));
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.finish(Outcome::Cancelled);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the solver asks of whoever runs ops.
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::digest::Digest;
+use crate::event::Task;
+use crate::graph::Vertex;
+use crate::op::{Selection, Source};
+use crate::record::Output;
+
+/// Runs ops. Implemented by `worker`, and by fakes in the solver's tests.
+pub trait Worker: Send + Sync + 'static {
+    /// What a source is, right now: its key, and what people see of it. Not asked of local directories.
+    fn pin<'a>(&'a self, source: &'a Source, task: &'a Task) -> BoxFuture<'a, Result<Pinned, StepError>>;
+
+    /// The digest of what `selection` finds in `output`, and the files that it found.
+    fn content<'a>(&'a self, output: &'a Output, selection: &'a Selection) -> BoxFuture<'a, Result<Content, StepError>>;
+
+    /// Runs a step. It stops soon after `cancel` and leaves nothing behind.
+    fn run<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Output, StepError>>;
+}
+
+/// A step that is to be run.
+pub struct Job<'a> {
+    /// What.
+    pub vertex: &'a Vertex,
+    /// The outputs of its inputs, in their order.
+    pub inputs: Vec<Output>,
+    /// Where its log lines and progress go.
+    pub task: &'a Task,
+    /// Says when to stop.
+    pub cancel: CancellationToken,
+}
+
+/// What a source is, right now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// Equal digests, equal files.
+    pub key: Digest,
+    /// For people: `debian:12@sha256:…`, a commit.
+    pub label: String,
+}
+
+/// What a selection found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Over path, type, mode, owner, link target, device, xattrs and content of each file; no times, no inodes.
+    pub digest: Digest,
+    /// The files, by path, each with a digest of its own; at most some thousands are kept, so that a miss can be explained.
+    pub files: Vec<(String, Digest)>,
+    /// Were there more files than `files` lists?
+    pub truncated: bool,
+}
+
+/// Why a step has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// Somebody pressed Ctrl-C, or another step failed.
+    #[error("cancelled")]
+    Cancelled,
+    /// The command of a RUN failed.
+    #[error("process `{command}` did not complete successfully: {status}")]
+    Exit {
+        /// The command as written.
+        command: String,
+        /// What it ended with: an exit code, or 128 + a signal.
+        code: i32,
+        /// `exit code: 7`, `killed by SIGSEGV`, `killed: out of memory at 512 MiB`.
+        status: String,
+    },
+    /// Anything else.
+    #[error("{message}")]
+    Failed {
+        /// What was tried, and on what.
+        message: String,
+        /// What the user can do about it.
+        hint: Option<String>,
+        /// Why it failed.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl StepError {
+    /// A failure with a message alone.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), hint: None, source: None }
+    }
+
+    /// A failure with its cause.
+    pub fn with_source(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Failed { message: message.into(), hint: None, source: Some(source.into()) }
+    }
+
+    /// Adds what the user can do.
+    #[must_use]
+    pub fn hint(self, text: impl Into<String>) -> Self {
+        match self {
+            Self::Failed { message, source, .. } => Self::Failed { message, hint: Some(text.into()), source },
+            other => other,
+        }
+    }
+}
