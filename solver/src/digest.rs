@@ -81,7 +81,8 @@ impl FromStr for Digest {
     type Err = InvalidDigest;
 
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
-        let hex = text.strip_prefix("sha256:").ok_or_else(|| InvalidDigest(text.chars().take(100).collect()))?;
+        let hex =
+            text.strip_prefix("sha256:").ok_or_else(|| InvalidDigest(text.chars().take(100).collect()))?;
         Self::from_hex(hex)
     }
 }
@@ -105,13 +106,23 @@ mod tests {
     #[test]
     fn prints_and_parses_the_same() {
         let digest = Digest::of(b"hello");
-        assert_eq!(digest.to_string(), "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+        assert_eq!(
+            digest.to_string(),
+            "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+        );
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "sha256:", "sha256:../../x", "md5:00", &"0".repeat(64), &format!("sha256:{}", "A".repeat(64))] {
+        for text in [
+            "",
+            "sha256:",
+            "sha256:../../x",
+            "md5:00",
+            &"0".repeat(64),
+            &format!("sha256:{}", "A".repeat(64)),
+        ] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

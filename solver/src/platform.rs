@@ -94,7 +94,9 @@ impl FromStr for Platform {
                 Self::new(os, &host.architecture, &host.variant)
             }
             ["local"] => host,
-            [architecture] if KNOWN_ARCHITECTURES.contains(architecture) => Self::new("linux", architecture, ""),
+            [architecture] if KNOWN_ARCHITECTURES.contains(architecture) => {
+                Self::new("linux", architecture, "")
+            }
             [_, architecture] => Self::new(os, architecture, ""),
             [_, architecture, variant] => Self::new(os, architecture, variant),
             _ => return Err(InvalidPlatform(text.chars().take(100).collect())),
@@ -105,8 +107,8 @@ impl FromStr for Platform {
 }
 
 const KNOWN_ARCHITECTURES: &[&str] = &[
-    "386", "i386", "amd64", "x86_64", "arm", "armhf", "armel", "arm64", "aarch64", "loong64", "mips64", "mips64le", "ppc64",
-    "ppc64le", "riscv64", "s390x",
+    "386", "i386", "amd64", "x86_64", "arm", "armhf", "armel", "arm64", "aarch64", "loong64", "mips64",
+    "mips64le", "ppc64", "ppc64le", "riscv64", "s390x",
 ];
 
 #[cfg(test)]

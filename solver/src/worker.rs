@@ -15,7 +15,11 @@ pub trait Worker: Send + Sync + 'static {
     fn pin<'a>(&'a self, source: &'a Source, task: &'a Task) -> BoxFuture<'a, Result<Pinned, StepError>>;
 
     /// The digest of what `selection` finds in `output`, and the files that it found.
-    fn content<'a>(&'a self, output: &'a Output, selection: &'a Selection) -> BoxFuture<'a, Result<Content, StepError>>;
+    fn content<'a>(
+        &'a self,
+        output: &'a Output,
+        selection: &'a Selection,
+    ) -> BoxFuture<'a, Result<Content, StepError>>;
 
     /// Runs a step. It stops soon after `cancel` and leaves nothing behind.
     fn run<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Output, StepError>>;
@@ -90,7 +94,10 @@ impl StepError {
     }
 
     /// A failure with its cause.
-    pub fn with_source(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn with_source(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self::Failed { message: message.into(), hint: None, source: Some(source.into()) }
     }
 
