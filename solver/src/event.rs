@@ -2,11 +2,13 @@
 //! all listen to it.
 //!
 //! A [`Reporter`] is where events go; a [`Task`] is one thing that people see (a step, a pull, an export). A task
-//! that is dropped without an end counts as cancelled, so that no display waits for it for ever.
+//! that is dropped without an end counts as cancelled, so that no display waits for it for ever. Nothing follows
+//! a task's end.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::graph::{Location, VertexId};
@@ -142,7 +144,7 @@ impl Reporter {
     /// Announces a task.
     pub fn task(&self, info: TaskInfo) -> Task {
         let id = TaskId(self.inner.next.fetch_add(1, Ordering::Relaxed));
-        let task = Task { id, reporter: self.clone(), ended: AtomicBool::new(false) };
+        let task = Task { id, reporter: self.clone(), ended: AtomicBool::new(false), tail: Mutex::default() };
         task.send(EventKind::Announced(info));
         task
     }
@@ -154,7 +156,11 @@ pub struct Task {
     id: TaskId,
     reporter: Reporter,
     ended: AtomicBool,
+    tail: Mutex<VecDeque<u8>>,
 }
+
+/// How much of a task's log is kept in memory, in bytes: what a failure shows.
+const TAIL: usize = 16 << 10;
 
 impl Task {
     /// Its number.
@@ -168,6 +174,12 @@ impl Task {
     }
 
     fn send(&self, kind: EventKind) {
+        if !self.ended.load(Ordering::Relaxed) {
+            self.emit(kind);
+        }
+    }
+
+    fn emit(&self, kind: EventKind) {
         (self.reporter.inner.sink)(Event { task: self.id, time: SystemTime::now(), kind });
     }
 
@@ -193,7 +205,19 @@ impl Task {
 
     /// The command wrote something.
     pub fn log(&self, stream: Stream, data: Vec<u8>) {
+        {
+            let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = data.get(data.len().saturating_sub(TAIL)..).unwrap_or_default();
+            let excess = (tail.len() + fresh.len()).saturating_sub(TAIL);
+            tail.drain(..excess);
+            tail.extend(fresh);
+        }
         self.send(EventKind::Log { stream, data });
+    }
+
+    /// The last 16 KiB that the command wrote, both streams in the order in which they came.
+    pub fn log_tail(&self) -> Vec<u8> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
     /// Something that the user should know.
@@ -204,14 +228,14 @@ impl Task {
     /// It ends: its result was there already.
     pub fn cached(&self) {
         if !self.ended.swap(true, Ordering::Relaxed) {
-            self.send(EventKind::Cached);
+            self.emit(EventKind::Cached);
         }
     }
 
     /// It ends.
     pub fn finish(&self, outcome: Outcome) {
         if !self.ended.swap(true, Ordering::Relaxed) {
-            self.send(EventKind::Finished(outcome));
+            self.emit(EventKind::Finished(outcome));
         }
     }
 }

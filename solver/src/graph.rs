@@ -54,6 +54,8 @@ pub struct StepInfo {
     pub location: Option<Location>,
     /// What it is for.
     pub platform: Option<Platform>,
+    /// Which names in the op's environment come from ARG or `--build-arg`: what explanations call a build-arg.
+    pub build_args: Vec<String>,
     /// `--no-cache`: run it even if there is a record.
     pub no_cache: bool,
 }
@@ -111,6 +113,42 @@ impl Graph {
     /// All steps, inputs before those that use them.
     pub fn vertices(&self) -> impl Iterator<Item = (VertexId, &Vertex)> {
         self.dag.node_indices().map(|node| (VertexId(node.index() as u32), &self.dag[node]))
+    }
+
+    /// What `target` needs: itself and everything above it, inputs first.
+    pub fn needed(&self, target: VertexId) -> Vec<VertexId> {
+        self.reach(target, |_, _| true)
+    }
+
+    /// The steps whose layers are in the output of `target`: itself and what it stands on, inputs first. Their
+    /// outputs can be packed as soon as they are there.
+    pub fn foundation(&self, target: VertexId) -> Vec<VertexId> {
+        self.reach(target, |op, input| match op {
+            Op::Exec(exec) => exec.root == Some(input),
+            Op::File(file) => file.base == Some(input),
+            Op::Merge => true,
+            Op::Source(_) | Op::Diff => false,
+        })
+    }
+
+    /// `target` and what it reaches through those inputs that `follow` wants.
+    fn reach(&self, target: VertexId, follow: impl Fn(&Op, usize) -> bool) -> Vec<VertexId> {
+        let count = target.0 as usize + 1;
+        if count > self.len() {
+            return Vec::new();
+        }
+        let mut wanted = vec![false; count];
+        wanted[count - 1] = true;
+        // an input's number is smaller than that of its users: one pass downwards reaches everything
+        for index in (0..count).rev() {
+            if wanted[index] {
+                let vertex = self.vertex(VertexId(index as u32));
+                for (number, input) in vertex.inputs.iter().enumerate() {
+                    wanted[input.vertex.0 as usize] |= follow(&vertex.op, number);
+                }
+            }
+        }
+        (0..count).filter(|i| wanted[*i]).map(|i| VertexId(i as u32)).collect()
     }
 
     /// How many steps there are.

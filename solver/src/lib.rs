@@ -8,11 +8,13 @@
 
 pub mod digest;
 pub mod event;
+pub mod explain;
 pub mod graph;
 pub mod image;
 pub mod op;
 pub mod platform;
 pub mod record;
+pub mod schedule;
 pub mod worker;
 
 pub use digest::Digest;

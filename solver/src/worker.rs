@@ -11,10 +11,12 @@ use crate::record::Output;
 
 /// Runs ops. Implemented by `worker`, and by fakes in the solver's tests.
 pub trait Worker: Send + Sync + 'static {
-    /// What a source is, right now: its key, and what people see of it. Not asked of local directories.
+    /// What a source is, right now: its key, and what people see of it. Asked only of sources whose op does not say
+    /// it: HTTP without a checksum, git references that are no full commit. Dropped when the build is cancelled.
     fn pin<'a>(&'a self, source: &'a Source, task: &'a Task) -> BoxFuture<'a, Result<Pinned, StepError>>;
 
-    /// The digest of what `selection` finds in `output`, and the files that it found.
+    /// The digest of what `selection` finds in `output`, and the files that it found. Dropped when the build is
+    /// cancelled.
     fn content<'a>(
         &'a self,
         output: &'a Output,
@@ -31,6 +33,8 @@ pub struct Job<'a> {
     pub vertex: &'a Vertex,
     /// The outputs of its inputs, in their order.
     pub inputs: Vec<Output>,
+    /// For a source that was pinned: what [`Worker::pin`] said. Exactly this is to be fetched, since the key says so.
+    pub pinned: Option<&'a Pinned>,
     /// Where its log lines and progress go.
     pub task: &'a Task,
     /// Says when to stop.
@@ -73,6 +77,13 @@ pub enum StepError {
         code: i32,
         /// `exit code: 7`, `killed by SIGSEGV`, `killed: out of memory at 512 MiB`.
         status: String,
+    },
+    /// Files of an input, or of an image that was thought to be in the store, are gone or damaged. The store has
+    /// dropped the records that led to them; the solver starts over, so that what made them runs again.
+    #[error("{message}")]
+    Lost {
+        /// What was found.
+        message: String,
     },
     /// Anything else.
     #[error("{message}")]
