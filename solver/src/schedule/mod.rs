@@ -175,7 +175,15 @@ impl Solver {
         cancel: CancellationToken,
         on_output: impl Fn(VertexId, &Output) + Send + Sync,
     ) -> Result<Solved, SolveError> {
-        let _ = (graph, target, cancel, on_output, &self.shared.worker, &self.shared.records, &self.shared.options);
+        let _ = (
+            graph,
+            target,
+            cancel,
+            on_output,
+            &self.shared.worker,
+            &self.shared.records,
+            &self.shared.options,
+        );
         let _ = &self.reporter;
         unimplemented!()
     }
