@@ -1,1 +1,4 @@
-//!
+//! Runs ops: sources, file operations, sandboxes, exporters.
+
+pub mod overlay;
+pub mod sandbox;

@@ -1,0 +1,195 @@
+//! Root filesystems that nobody else sees: overlay mounts that are attached nowhere.
+//!
+//! A mount made here stands in no mount table. It lives as long as somebody holds its descriptor or has attached it in a
+//! namespace of their own, so a killed builder leaves none behind. Layers are passed by descriptor
+//! (`fsconfig` with `lowerdir+`): no option string that could be cut, no path that has to be escaped.
+//!
+//! Paths inside such a mount come from images and Dockerfiles; [`subtree`] resolves them with `openat2(RESOLVE_IN_ROOT |
+//! RESOLVE_NO_MAGICLINKS)`.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use bricklayer_sys::mount::{Attributes, set_attributes};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+
+/// How many layers the kernel lays on each other in one mount (`OVL_MAX_STACK`).
+pub const MAX_LAYERS: usize = 500;
+
+/// Why a root filesystem can't be mounted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OverlayError {
+    /// More layers than the kernel takes.
+    #[error("{0} layers: overlayfs takes at most {MAX_LAYERS} in one mount")]
+    TooManyLayers(usize),
+    /// A layer's directory can't be opened.
+    #[error("layer {}", .path.display())]
+    Layer {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused the mount.
+    #[error("{step}")]
+    Mount {
+        /// What was asked for.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A path inside a mount can't be had.
+    #[error("{}", .path.display())]
+    Path {
+        /// The path, as seen inside.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl OverlayError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::TooManyLayers(_) => Some("join instructions, or start from an image with fewer layers".to_owned()),
+            Self::Mount { source, .. } if source.raw_os_error() == Some(libc_eperm()) => {
+                Some("mounting needs root, or a user namespace".to_owned())
+            }
+            Self::Mount { source, .. } if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {
+                Some("the kernel has no overlayfs: load the module `overlay`".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn libc_eperm() -> i32 {
+    Errno::PERM.raw_os_error()
+}
+
+fn step(step: &'static str) -> impl FnOnce(Errno) -> OverlayError {
+    move |error| OverlayError::Mount { step, source: error.into() }
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd, OverlayError> {
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| OverlayError::Layer { path: path.to_owned(), source: error.into() })
+}
+
+/// Mounts `lowers` (lowest first) and on top of them `upper` (a directory and its work directory, both on one filesystem).
+/// Without `upper` the mount is read-only. Nothing at all gives an empty read-only directory.
+///
+/// With an upper directory the mount is `volatile`: nothing is synced to disk when it goes away, so what points at the
+/// upper directory must be written after a sync.
+pub fn mount(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, OverlayError> {
+    if lowers.len() > MAX_LAYERS {
+        return Err(OverlayError::TooManyLayers(lowers.len()));
+    }
+    match (lowers, upper) {
+        ([], None) => tmpfs(&[("mode", "0755"), ("size", "0")], MountAttrFlags::MOUNT_ATTR_RDONLY),
+        ([only], None) => {
+            let dir = open_dir(only)?;
+            let tree = open_tree(dir.as_fd(), c"", clone_flags()).map_err(step("clone a layer's directory"))?;
+            set_attributes(tree.as_fd(), Attributes::READ_ONLY, false)
+                .map_err(|source| OverlayError::Mount { step: "make a layer read-only", source })?;
+            Ok(tree)
+        }
+        _ => overlay(lowers, upper),
+    }
+}
+
+fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, OverlayError> {
+    let fs = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step("open overlayfs"))?;
+    let fs = fs.as_fd();
+    fsconfig_set_string(fs, c"source", c"overlay").map_err(step("set overlayfs source"))?;
+    // The highest layer first. An overlay needs a lower directory: an empty upper gets an empty one below it.
+    let empty = if lowers.is_empty() { Some(mount(&[], None)?) } else { None };
+    if let Some(empty) = &empty {
+        fsconfig_set_fd(fs, c"lowerdir+", empty.as_fd()).map_err(step("add an empty layer"))?;
+    }
+    for path in lowers.iter().rev() {
+        let dir = open_dir(path)?;
+        fsconfig_set_fd(fs, c"lowerdir+", dir.as_fd())
+            .map_err(|error| OverlayError::Layer { path: path.to_path_buf(), source: error.into() })?;
+    }
+    // A layer's own xattrs must not redirect lookups elsewhere, and equal layers must look equal.
+    for (key, value) in [(c"redirect_dir", c"nofollow"), (c"index", c"off"), (c"xino", c"off"), (c"metacopy", c"off")] {
+        fsconfig_set_string(fs, key, value).map_err(step("set overlayfs options"))?;
+    }
+    if in_user_namespace() {
+        fsconfig_set_flag(fs, c"userxattr").map_err(step("set overlayfs option userxattr"))?;
+    }
+    if let Some((upper, work)) = upper {
+        for (key, path) in [(c"upperdir", upper), (c"workdir", work)] {
+            let dir = open_dir(path)?;
+            fsconfig_set_fd(fs, key, dir.as_fd())
+                .map_err(|error| OverlayError::Layer { path: path.to_owned(), source: error.into() })?;
+        }
+        fsconfig_set_flag(fs, c"volatile").map_err(step("set overlayfs option volatile"))?;
+    }
+    fsconfig_create(fs).map_err(step("create an overlay"))?;
+    let attributes =
+        if upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step("mount an overlay"))
+}
+
+fn clone_flags() -> OpenTreeFlags {
+    OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH
+}
+
+/// A new tmpfs that is attached nowhere, with these options.
+pub(crate) fn tmpfs(options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd, OverlayError> {
+    let fs = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step("open tmpfs"))?;
+    let fs = fs.as_fd();
+    fsconfig_set_string(fs, c"source", c"tmpfs").map_err(step("set tmpfs source"))?;
+    for (key, value) in options {
+        fsconfig_set_string(fs, *key, *value).map_err(step("set tmpfs options"))?;
+    }
+    fsconfig_create(fs).map_err(step("create a tmpfs"))?;
+    fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step("mount a tmpfs"))
+}
+
+/// Opens `path` (which must exist) as seen from `root`, and clones what is mounted there as a mount of its own, to be
+/// attached elsewhere. Links are followed inside `root` only.
+pub fn subtree(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, OverlayError> {
+    let fail = |error: Errno| OverlayError::Path { path: path.to_owned(), source: error.into() };
+    let found = open_in(root, path, OFlags::PATH).map_err(fail)?;
+    open_tree(found.as_fd(), c"", clone_flags()).map_err(fail)
+}
+
+/// `openat2` inside `root`: neither links nor `..` lead out of it, `/proc`'s magic links nowhere.
+pub(crate) fn open_in(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
+    loop {
+        // EAGAIN: something was renamed while the kernel walked a path with `..` in it.
+        match rustix::fs::openat2(
+            root,
+            path,
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        ) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Are we in a user namespace other than the first one?
+pub(crate) fn in_user_namespace() -> bool {
+    use std::sync::OnceLock;
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        // The first one maps all ids to themselves.
+        std::fs::read_to_string("/proc/self/uid_map")
+            .is_ok_and(|map| map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
+    })
+}
