@@ -59,7 +59,9 @@ impl OverlayError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::TooManyLayers(_) => Some("join instructions, or start from an image with fewer layers".to_owned()),
+            Self::TooManyLayers(_) => {
+                Some("join instructions, or start from an image with fewer layers".to_owned())
+            }
             Self::Mount { source, .. } if source.raw_os_error() == Some(libc_eperm()) => {
                 Some("mounting needs root, or a user namespace".to_owned())
             }
@@ -97,7 +99,8 @@ pub fn mount(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd,
         ([], None) => tmpfs(&[("mode", "0755"), ("size", "0")], MountAttrFlags::MOUNT_ATTR_RDONLY),
         ([only], None) => {
             let dir = open_dir(only)?;
-            let tree = open_tree(dir.as_fd(), c"", clone_flags()).map_err(step("clone a layer's directory"))?;
+            let tree =
+                open_tree(dir.as_fd(), c"", clone_flags()).map_err(step("clone a layer's directory"))?;
             set_attributes(tree.as_fd(), Attributes::READ_ONLY, false)
                 .map_err(|source| OverlayError::Mount { step: "make a layer read-only", source })?;
             Ok(tree)
@@ -121,7 +124,9 @@ fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, O
             .map_err(|error| OverlayError::Layer { path: path.to_path_buf(), source: error.into() })?;
     }
     // A layer's own xattrs must not redirect lookups elsewhere, and equal layers must look equal.
-    for (key, value) in [(c"redirect_dir", c"nofollow"), (c"index", c"off"), (c"xino", c"off"), (c"metacopy", c"off")] {
+    for (key, value) in
+        [(c"redirect_dir", c"nofollow"), (c"index", c"off"), (c"xino", c"off"), (c"metacopy", c"off")]
+    {
         fsconfig_set_string(fs, key, value).map_err(step("set overlayfs options"))?;
     }
     if in_user_namespace() {

@@ -37,7 +37,11 @@ pub fn set_attributes(mount: BorrowedFd<'_>, add: Attributes, recursive: bool) -
 
 /// Cuts a mount and all below it off from mounts that happen elsewhere, both ways.
 pub fn make_private(mount: BorrowedFd<'_>) -> io::Result<()> {
-    set(mount, true, libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 })
+    set(
+        mount,
+        true,
+        libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 },
+    )
 }
 
 fn set(mount: BorrowedFd<'_>, recursive: bool, attr: libc::mount_attr) -> io::Result<()> {
