@@ -144,15 +144,27 @@ impl Reporter {
     /// Announces a task.
     pub fn task(&self, info: TaskInfo) -> Task {
         let id = TaskId(self.inner.next.fetch_add(1, Ordering::Relaxed));
-        let task = Task { id, reporter: self.clone(), ended: AtomicBool::new(false), tail: Mutex::default() };
+        let task = Task {
+            inner: Arc::new(TaskInner {
+                id,
+                reporter: self.clone(),
+                ended: AtomicBool::new(false),
+                tail: Mutex::default(),
+            }),
+        };
         task.send(EventKind::Announced(info));
         task
     }
 }
 
-/// One thing that people see, from its announcement to its end.
-#[derive(Debug)]
+/// One thing that people see, from its announcement to its end. Clones are the same task; it ends with the last one.
+#[derive(Debug, Clone)]
 pub struct Task {
+    inner: Arc<TaskInner>,
+}
+
+#[derive(Debug)]
+struct TaskInner {
     id: TaskId,
     reporter: Reporter,
     ended: AtomicBool,
@@ -165,22 +177,18 @@ const TAIL: usize = 16 << 10;
 impl Task {
     /// Its number.
     pub fn id(&self) -> TaskId {
-        self.id
+        self.inner.id
     }
 
     /// Where its events go: for tasks that come of it.
     pub fn reporter(&self) -> &Reporter {
-        &self.reporter
+        &self.inner.reporter
     }
 
     fn send(&self, kind: EventKind) {
-        if !self.ended.load(Ordering::Relaxed) {
-            self.emit(kind);
+        if !self.inner.ended.load(Ordering::Relaxed) {
+            self.inner.emit(kind);
         }
-    }
-
-    fn emit(&self, kind: EventKind) {
-        (self.reporter.inner.sink)(Event { task: self.id, time: SystemTime::now(), kind });
     }
 
     /// It starts.
@@ -206,7 +214,7 @@ impl Task {
     /// The command wrote something.
     pub fn log(&self, stream: Stream, data: Vec<u8>) {
         {
-            let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tail = self.inner.tail.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = data.get(data.len().saturating_sub(TAIL)..).unwrap_or_default();
             let excess = (tail.len() + fresh.len()).saturating_sub(TAIL);
             tail.drain(..excess);
@@ -217,7 +225,7 @@ impl Task {
 
     /// The last 16 KiB that the command wrote, both streams in the order in which they came.
     pub fn log_tail(&self) -> Vec<u8> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.inner.tail.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
     /// Something that the user should know.
@@ -227,21 +235,29 @@ impl Task {
 
     /// It ends: its result was there already.
     pub fn cached(&self) {
-        if !self.ended.swap(true, Ordering::Relaxed) {
-            self.emit(EventKind::Cached);
+        if !self.inner.ended.swap(true, Ordering::Relaxed) {
+            self.inner.emit(EventKind::Cached);
         }
     }
 
     /// It ends.
     pub fn finish(&self, outcome: Outcome) {
-        if !self.ended.swap(true, Ordering::Relaxed) {
-            self.emit(EventKind::Finished(outcome));
+        if !self.inner.ended.swap(true, Ordering::Relaxed) {
+            self.inner.emit(EventKind::Finished(outcome));
         }
     }
 }
 
-impl Drop for Task {
+impl TaskInner {
+    fn emit(&self, kind: EventKind) {
+        (self.reporter.inner.sink)(Event { task: self.id, time: SystemTime::now(), kind });
+    }
+}
+
+impl Drop for TaskInner {
     fn drop(&mut self) {
-        self.finish(Outcome::Cancelled);
+        if !self.ended.swap(true, Ordering::Relaxed) {
+            self.emit(EventKind::Finished(Outcome::Cancelled));
+        }
     }
 }
