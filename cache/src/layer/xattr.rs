@@ -1,0 +1,1 @@
+//! Which extended attributes belong to a layer.
