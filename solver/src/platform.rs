@@ -76,11 +76,13 @@ impl FromStr for Platform {
     type Err = InvalidPlatform;
 
     fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
-        let valid = |part: &str| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.()".contains(&b))
+        // only the system may carry a version: `windows(10.0.17763)/amd64`
+        let valid = |(n, part): (usize, &&str)| {
+            let allowed: &[u8] = if n == 0 { b"_-.()" } else { b"_-" };
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || allowed.contains(&b))
         };
         let parts: Vec<&str> = text.split('/').collect();
-        if text.len() > 200 || !parts.iter().all(|p| valid(p)) {
+        if text.len() > 200 || !parts.iter().enumerate().all(valid) {
             return Err(InvalidPlatform(text.chars().take(100).collect()));
         }
         // `linux(5.10)` names a version of the system
