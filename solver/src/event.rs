@@ -148,6 +148,7 @@ impl Reporter {
             inner: Arc::new(TaskInner {
                 id,
                 reporter: self.clone(),
+                started: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
                 tail: Mutex::default(),
             }),
@@ -167,6 +168,7 @@ pub struct Task {
 struct TaskInner {
     id: TaskId,
     reporter: Reporter,
+    started: AtomicBool,
     ended: AtomicBool,
     tail: Mutex<VecDeque<u8>>,
 }
@@ -191,9 +193,11 @@ impl Task {
         }
     }
 
-    /// It starts.
+    /// It starts. Only the first call says so.
     pub fn start(&self) {
-        self.send(EventKind::Started);
+        if !self.inner.started.swap(true, Ordering::Relaxed) {
+            self.send(EventKind::Started);
+        }
     }
 
     /// It waits.

@@ -11,12 +11,15 @@ pub mod event;
 pub mod explain;
 pub mod graph;
 pub mod image;
+pub mod key;
 pub mod mode;
 pub mod op;
 pub mod pattern;
 pub mod platform;
 pub mod record;
 pub mod schedule;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod worker;
 
 pub use digest::Digest;

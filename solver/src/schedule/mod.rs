@@ -29,13 +29,24 @@
 //! A step that must run whatever the records say (`no_cache`) may give another result each time. So the steps after it
 //! are never found by definition, only by the content of what it made. Its result is recorded all the same.
 
+mod dry;
+mod flight;
+mod plan;
+mod run;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
-use crate::event::Reporter;
+use crate::event::{Outcome, Reporter, Task};
+use crate::explain::Reason;
 use crate::graph::{Graph, Location, VertexId};
 use crate::record::{Output, RecordStore};
 use crate::worker::{StepError, Worker};
@@ -72,7 +83,14 @@ struct Shared {
     worker: Arc<dyn Worker>,
     records: Arc<dyn RecordStore>,
     options: SolverOptions,
+    exec: Arc<Semaphore>,
+    network: Arc<Semaphore>,
+    disk: Arc<Semaphore>,
+    flights: Arc<flight::Flights>,
 }
+
+/// How often a solve starts over when files of the store turn out to be lost.
+const MAX_RESTARTS: usize = 3;
 
 /// A target that was reached.
 #[derive(Debug, Clone)]
@@ -150,7 +168,10 @@ impl Solver {
         options: SolverOptions,
         reporter: Reporter,
     ) -> Self {
-        Self { shared: Arc::new(Shared { worker, records, options }), reporter }
+        let slots = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
+        let (exec, network, disk) = (slots(options.jobs), slots(options.network), slots(options.disk));
+        let shared = Shared { worker, records, options, exec, network, disk, flights: Arc::default() };
+        Self { shared: Arc::new(shared), reporter }
     }
 
     /// The same solver with its events going elsewhere: for several builds at once.
@@ -175,17 +196,35 @@ impl Solver {
         cancel: CancellationToken,
         on_output: impl Fn(VertexId, &Output) + Send + Sync,
     ) -> Result<Solved, SolveError> {
-        let _ = (
-            graph,
-            target,
-            cancel,
-            on_output,
-            &self.shared.worker,
-            &self.shared.records,
-            &self.shared.options,
-        );
-        let _ = &self.reporter;
-        unimplemented!()
+        let mut restarts = 0;
+        loop {
+            match self.attempt(&graph, target, &cancel, &on_output).await {
+                Err(error) if matches!(*error.error, StepError::Lost { .. }) && restarts < MAX_RESTARTS => {
+                    restarts += 1
+                }
+                end => return end,
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        graph: &Arc<Graph>,
+        target: VertexId,
+        cancel: &CancellationToken,
+        on_output: &(dyn Fn(VertexId, &Output) + Send + Sync),
+    ) -> Result<Solved, SolveError> {
+        let plan = plan::make(&self.shared, &self.reporter, graph, target, cancel)
+            .await
+            .map_err(|(id, failure)| failure.of(graph, id, Vec::new()))?;
+        let run = Arc::new(run::Run { shared: Arc::clone(&self.shared), plan, cancel: cancel.child_token() });
+        // steps end with the solve, even where its future is dropped
+        let _stop = run.cancel.clone().drop_guard();
+        match run::run(&run, on_output).await {
+            (steps, Ok(output)) => Ok(Solved { output: Output::clone(&output), steps }),
+            (steps, Err(_)) if cancel.is_cancelled() => Err(Failure::cancelled().of(graph, target, steps)),
+            (steps, Err((id, failure))) => Err(failure.of(graph, id, steps)),
+        }
     }
 
     /// What [`solve`](Self::solve) would do, without running anything: for each step that the target needs, in graph
@@ -200,9 +239,65 @@ impl Solver {
         target: VertexId,
         cancel: CancellationToken,
     ) -> Result<Vec<StepExplanation>, SolveError> {
-        let _ = (graph, target, cancel);
-        unimplemented!()
+        let plan = plan::make(&self.shared, &Reporter::silent(), &graph, target, &cancel).await;
+        let plan = plan.map_err(|(id, failure)| failure.of(&graph, id, Vec::new()))?;
+        dry::explain(&self.shared, plan, &cancel)
+            .await
+            .map_err(|(id, failure)| failure.of(&graph, id, Vec::new()))
     }
+}
+
+/// Why a step, or a flight that several wait for, has no result.
+#[derive(Debug, Clone)]
+struct Failure {
+    error: Arc<StepError>,
+    log: Vec<u8>,
+}
+
+impl Failure {
+    fn new(error: StepError) -> Self {
+        Self { error: Arc::new(error), log: Vec::new() }
+    }
+
+    fn cancelled() -> Self {
+        Self::new(StepError::Cancelled)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        matches!(*self.error, StepError::Cancelled)
+    }
+
+    /// Tells the task.
+    fn end(&self, task: &Task) {
+        task.finish(match &*self.error {
+            StepError::Cancelled => Outcome::Cancelled,
+            error => Outcome::Failed(chain_of_errors(error)),
+        });
+    }
+
+    fn of(self, graph: &Graph, id: VertexId, steps: Vec<StepReport>) -> SolveError {
+        let info = ((id.0 as usize) < graph.len()).then(|| &graph.vertex(id).info);
+        SolveError {
+            vertex: id,
+            name: info.map_or_else(|| format!("step {}", id.0), |info| info.name.clone()),
+            location: info.and_then(|info| info.location.clone()),
+            error: self.error,
+            log: self.log,
+            steps,
+        }
+    }
+}
+
+/// An error and all its reasons in one line.
+fn chain_of_errors(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
 }
 
 /// What would become of a step.
@@ -222,7 +317,7 @@ pub enum Forecast {
     /// There is nothing to run: a local directory, a merge.
     Nothing,
     /// It would run: why.
-    WouldRun(Vec<crate::explain::Reason>),
+    WouldRun(Vec<Reason>),
     /// That depends on what this step, which would run before it, makes.
     Depends(VertexId),
 }

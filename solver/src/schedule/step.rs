@@ -1,0 +1,402 @@
+//! One step whose inputs are there: found by content, joined, or run.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::flight::{Cockpit, Landed};
+use super::plan::{blocking, guard, selection, slot};
+use super::run::Run;
+use super::{Failure, StepState, chain_of_errors};
+use crate::digest::Digest;
+use crate::event::{Outcome, Task};
+use crate::explain::{self, InputContent, KeyParts, Reason};
+use crate::graph::{Input, Usage, VertexId};
+use crate::key::{self, ContentInput};
+use crate::op::Op;
+use crate::record::{KeyGuard, Output, Record, RecordError, RecordStore};
+use crate::worker::{Content, Job, StepError};
+
+/// How many earlier records a step is compared with.
+pub(super) const FAMILY: usize = 8;
+
+/// A step that ended.
+pub(super) struct Ended {
+    pub(super) id: VertexId,
+    pub(super) result: Result<Arc<Output>, Failure>,
+    pub(super) state: StepState,
+    pub(super) duration: Duration,
+    pub(super) notes: Notes,
+}
+
+/// What is told of a step afterwards.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Notes {
+    pub(super) started: Option<SystemTime>,
+    pub(super) waited: Duration,
+    pub(super) reasons: Vec<Reason>,
+}
+
+/// What is known of an input's content.
+#[derive(Clone)]
+pub(super) enum Known {
+    Files(Arc<Content>),
+    Chain(Digest),
+}
+
+impl Known {
+    pub(super) fn part(&self) -> InputContent<'_> {
+        match self {
+            Self::Files(content) => InputContent::Files(content),
+            Self::Chain(digest) => InputContent::Chain(*digest),
+        }
+    }
+}
+
+/// Gets the output of a step.
+pub(super) async fn step(run: Arc<Run>, id: VertexId, inputs: Vec<Arc<Output>>) -> Ended {
+    let task = Arc::clone(&run.plan.step(id).task);
+    let begun = Instant::now();
+    let notes = Arc::new(Mutex::new(Notes { started: Some(SystemTime::now()), ..Notes::default() }));
+    let (state, result) = match obtain(&run, id, inputs, &notes).await {
+        Ok((landed, joined)) => {
+            let state = match (landed.ran, joined) {
+                (true, false) => StepState::Ran,
+                (true, true) => StepState::Shared,
+                (false, _) => StepState::Cached,
+            };
+            if state == StepState::Ran {
+                task.finish(Outcome::Done)
+            } else {
+                task.cached()
+            }
+            (state, Ok(landed.output))
+        }
+        Err(failure) => {
+            failure.end(&task);
+            (if failure.is_cancelled() { StepState::Cancelled } else { StepState::Failed }, Err(failure))
+        }
+    };
+    let notes = notes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ended { id, result, state, duration: begun.elapsed(), notes }
+}
+
+/// The result, and whether it came with a flight of somebody else.
+async fn obtain(
+    run: &Arc<Run>,
+    id: VertexId,
+    inputs: Vec<Arc<Output>>,
+    notes: &Arc<Mutex<Notes>>,
+) -> Result<(Landed, bool), Failure> {
+    let step = run.plan.step(id);
+    let known = tokio::select! {
+        biased;
+        () = run.cancel.cancelled() => return Err(Failure::cancelled()),
+        known = contents(run, id, &inputs) => known.map_err(|error| Failure { error: Arc::new(error), log: step.task.log_tail() })?,
+    };
+    let key = content_key(run, id, &known).unwrap_or(step.definition);
+    let flying = Flying { run: Arc::clone(run), id, inputs, known, key, notes: Arc::clone(notes) };
+    // without inputs from other steps, the plan has looked already
+    if !step.no_cache
+        && key != step.definition
+        && let Some(landed) = flying.look_up().await
+    {
+        return Ok((landed, false));
+    }
+    let (ticket, cockpit) = run.shared.flights.enter((key, step.no_cache));
+    let joined = cockpit.is_none();
+    match cockpit {
+        Some(cockpit) => {
+            tokio::spawn(flying.fly(cockpit));
+        }
+        None => {
+            step.task.waiting("an equal step, which is running already");
+            let landed = ticket.ride(&run.cancel).await?;
+            if landed.definition != step.definition
+                && let Some(record) = landed.record.clone()
+            {
+                flying.register(Record::clone(&record)).await;
+            }
+            return Ok((landed, true));
+        }
+    }
+    Ok((ticket.ride(&run.cancel).await?, joined))
+}
+
+/// The content of each input, as the step uses it.
+async fn contents(run: &Run, id: VertexId, inputs: &[Arc<Output>]) -> Result<Vec<Known>, StepError> {
+    let mut known = Vec::with_capacity(inputs.len());
+    for (input, output) in run.plan.graph.vertex(id).inputs.iter().zip(inputs) {
+        known.push(content(run, id, input, output).await?);
+    }
+    Ok(known)
+}
+
+/// The content of one input of a step.
+pub(super) async fn content(
+    run: &Run,
+    id: VertexId,
+    input: &Input,
+    output: &Output,
+) -> Result<Known, StepError> {
+    if let Some(content) = run.plan.local(input) {
+        return Ok(Known::Files(Arc::clone(content)));
+    }
+    match (output, &input.usage) {
+        (Output::Snapshot(snapshot), Usage::Root) => Ok(Known::Chain(key::chain(snapshot))),
+        // nothing need be read to know that all of it is the same
+        (Output::Snapshot(snapshot), Usage::Files(files)) if key::selects_everything(files) => {
+            Ok(Known::Chain(key::chain(snapshot)))
+        }
+        (output, usage) => {
+            let selection = selection(usage);
+            let _slot = slot(&run.shared.disk).await?;
+            run.plan.step(id).task.start();
+            let content = async { run.shared.worker.content(output, &selection).await };
+            Ok(Known::Files(Arc::new(guard("reading files", content).await?)))
+        }
+    }
+}
+
+/// The content key; `None` where no input comes from another step, so that the definition says it all.
+pub(super) fn content_key(run: &Run, id: VertexId, known: &[Known]) -> Option<Digest> {
+    let vertex = run.plan.graph.vertex(id);
+    if vertex.inputs.iter().all(|input| run.plan.local(input).is_some()) {
+        return None;
+    }
+    let inputs: Vec<ContentInput<'_>> = vertex
+        .inputs
+        .iter()
+        .zip(known)
+        .map(|(input, known)| match known {
+            Known::Files(content) => ContentInput::Files(&input.usage, content.digest),
+            Known::Chain(digest) => ContentInput::Chain(&input.usage, *digest),
+        })
+        .collect();
+    Some(key::content(&vertex.op, &inputs))
+}
+
+/// A step with everything that its run needs.
+#[derive(Clone)]
+struct Flying {
+    run: Arc<Run>,
+    id: VertexId,
+    inputs: Vec<Arc<Output>>,
+    known: Vec<Known>,
+    /// The content key.
+    key: Digest,
+    notes: Arc<Mutex<Notes>>,
+}
+
+impl Flying {
+    fn task(&self) -> &Arc<Task> {
+        &self.run.plan.step(self.id).task
+    }
+
+    fn definition(&self) -> Digest {
+        self.run.plan.step(self.id).definition
+    }
+
+    fn records(&self) -> Arc<dyn RecordStore> {
+        Arc::clone(&self.run.shared.records)
+    }
+
+    fn parts(&self) -> KeyParts {
+        let inputs: Vec<InputContent<'_>> = self.known.iter().map(Known::part).collect();
+        KeyParts::of(&self.run.plan.graph, self.id, self.run.plan.step(self.id).pin.as_ref(), &inputs)
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Notes)) {
+        change(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn warn(&self, what: &str, error: &RecordError) {
+        self.task().warn(format!("{what}: {}", chain_of_errors(error.as_ref())));
+    }
+
+    /// Looks the content key up; what is found is from now on found by definition, too.
+    async fn look_up(&self) -> Option<Landed> {
+        let (records, key) = (self.records(), self.key);
+        match blocking(move || records.find(&[key])).await {
+            Ok(found) => self.found(found.into_iter().next().flatten()?).await,
+            Err(error) => {
+                self.warn("records can't be read, so the step runs", &error);
+                None
+            }
+        }
+    }
+
+    async fn found(&self, record: Record) -> Option<Landed> {
+        let record = self.register(record).await;
+        let output = Arc::new(Output::Snapshot(record.output.clone()));
+        Some(Landed { output, record: Some(Arc::new(record)), definition: self.definition(), ran: false })
+    }
+
+    /// Lets this step's keys lead to a result that was made under others.
+    async fn register(&self, mut record: Record) -> Record {
+        record.family = explain::family(self.run.plan.graph.vertex(self.id));
+        record.parts = self.parts().encode();
+        self.put(record.clone()).await;
+        record
+    }
+
+    async fn put(&self, record: Record) {
+        let mut keys = vec![self.definition()];
+        if self.key != self.definition() {
+            keys.push(self.key);
+        }
+        keys.extend(self.run.plan.places.get(self.id));
+        let records = self.records();
+        if let Err(error) = blocking(move || records.put(&keys, &record)).await {
+            self.warn("the result can't be recorded, so the step will run again next time", &error);
+        }
+    }
+
+    /// Runs the step for everybody who is aboard.
+    async fn fly(self, cockpit: Cockpit) {
+        let Cockpit { cancel, landing } = cockpit;
+        let flight = async { self.make(&cancel).await };
+        let result = guard("a step", flight).await;
+        let result = result.map_err(|error| Failure { error: Arc::new(error), log: self.task().log_tail() });
+        landing.send_replace(Some(result));
+    }
+
+    async fn make(&self, cancel: &CancellationToken) -> Result<Landed, StepError> {
+        let begun = Instant::now();
+        let guarded = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(StepError::Cancelled),
+            guarded = self.take_turn() => guarded?,
+        };
+        self.note(|notes| notes.waited += begun.elapsed());
+        let no_cache = self.run.plan.step(self.id).no_cache;
+        // somebody else may have made it while this step waited
+        if !no_cache && let Some(landed) = self.look_up().await {
+            return Ok(landed);
+        }
+        if cancel.is_cancelled() {
+            return Err(StepError::Cancelled);
+        }
+        self.task().start();
+        let begun = Instant::now();
+        let created = SystemTime::now();
+        let work = async {
+            let output = guard("a step", self.work(cancel)).await;
+            (output, begun.elapsed())
+        };
+        let ((), (output, duration)) = tokio::join!(self.tell_why(no_cache), work);
+        let output = Arc::new(output?);
+        let record = match &*output {
+            Output::Snapshot(snapshot) => {
+                let record = Record {
+                    output: snapshot.clone(),
+                    family: explain::family(self.run.plan.graph.vertex(self.id)),
+                    parts: self.parts().encode(),
+                    created_ms: millis(created.duration_since(UNIX_EPOCH).unwrap_or_default()),
+                    duration_ms: millis(duration),
+                };
+                self.put(record.clone()).await;
+                Some(Arc::new(record))
+            }
+            Output::Local { .. } => None,
+        };
+        drop(guarded);
+        Ok(Landed { output, record, definition: self.definition(), ran: true })
+    }
+
+    async fn work(&self, cancel: &CancellationToken) -> Result<Output, StepError> {
+        let job = Job {
+            vertex: self.run.plan.graph.vertex(self.id),
+            inputs: self.inputs.iter().map(|input| Output::clone(input)).collect(),
+            pinned: self.run.plan.step(self.id).pin.as_ref(),
+            task: self.task(),
+            cancel: cancel.clone(),
+        };
+        self.run.shared.worker.run(job).await
+    }
+
+    /// A slot and the key's lock. The slot is not kept from others while somebody else has the lock.
+    async fn take_turn(&self) -> Result<(OwnedSemaphorePermit, Option<Box<dyn KeyGuard>>), StepError> {
+        let slots = self.slots();
+        let mut taken = Some(slot(slots).await?);
+        let has_to_wait = Notify::new();
+        let waiting = |whom: String| {
+            self.task().waiting(whom);
+            has_to_wait.notify_one();
+        };
+        let records = self.records();
+        let lock = records.lock(self.key, &waiting);
+        tokio::pin!(lock);
+        let locked = tokio::select! {
+            biased;
+            locked = &mut lock => locked,
+            () = has_to_wait.notified() => {
+                taken = None;
+                lock.await
+            }
+        };
+        let guard = match locked {
+            Ok(guard) => Some(guard),
+            Err(error) => {
+                self.warn("the step can't be locked, so another build may run it, too", &error);
+                None
+            }
+        };
+        let taken = match taken {
+            Some(taken) => taken,
+            None => slot(slots).await?,
+        };
+        Ok((taken, guard))
+    }
+
+    fn slots(&self) -> &Arc<Semaphore> {
+        let shared = &self.run.shared;
+        match self.run.plan.graph.vertex(self.id).op {
+            Op::Exec(_) => &shared.exec,
+            Op::Source(_) => &shared.network,
+            Op::File(_) | Op::Merge | Op::Diff => &shared.disk,
+        }
+    }
+
+    /// Says why there was no result. What can't be said is not worth a failure.
+    async fn tell_why(&self, no_cache: bool) {
+        let reasons = if no_cache {
+            vec![Reason::NoCache]
+        } else {
+            let (records, parts) = (self.records(), self.parts());
+            let family = explain::family(self.run.plan.graph.vertex(self.id));
+            let place = self.run.plan.places.get(self.id);
+            match blocking(move || why(&*records, family, place, &parts)).await {
+                Ok(reasons) => reasons,
+                Err(error) => {
+                    self.warn("records can't be read, so why the step runs is not known", &error);
+                    return;
+                }
+            }
+        };
+        self.task().missed(reasons.iter().map(ToString::to_string).collect());
+        self.note(|notes| notes.reasons = reasons);
+    }
+}
+
+/// Compares with the records of the same instruction, or else with the last one from the same place.
+pub(super) fn why(
+    records: &dyn RecordStore,
+    family: Digest,
+    place: Option<Digest>,
+    parts: &KeyParts,
+) -> Result<Vec<Reason>, RecordError> {
+    let mut earlier = records.family(family, FAMILY)?;
+    if earlier.is_empty()
+        && let Some(place) = place
+    {
+        earlier.extend(records.find(&[place])?.into_iter().flatten());
+    }
+    Ok(explain::explain(&earlier, parts))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
