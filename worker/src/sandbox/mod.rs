@@ -3,7 +3,13 @@
 //! The caller resolves everything that has a name (images, users, secrets) and hands over descriptors and numbers. What
 //! the command may do is fixed here (see the tables in each module), not inherited from the process that builds.
 
+mod cgroup;
 mod error;
+mod launch;
+mod limits;
+mod policy;
+mod rootfs;
+mod stub;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -160,7 +166,8 @@ pub fn run(
     output: &dyn Fn(Stream, &[u8]),
     cancel: &CancellationToken,
 ) -> Result<Exit, SandboxError> {
-    let _ = (output, cancel);
-    drop(command);
-    Err(SandboxError::Cancelled)
+    if cancel.is_cancelled() {
+        return Err(SandboxError::Cancelled);
+    }
+    launch::launch(command)?.follow(output, cancel)
 }

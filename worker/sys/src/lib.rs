@@ -1,9 +1,13 @@
 //! Everything that needs `unsafe`: the kernel interfaces that no safe crate wraps.
 //!
-//! - [`mount`]: `mount_setattr`
-//! - [`spawn`]: a command in its own pid namespace, under a supervisor that dies with us
+//! - [`mod@mount`]: `mount_setattr`
+//! - [`mod@namespace`]: moving one thread into namespaces of its own
+//! - [`mod@device`]: which devices the processes of a control group may open
+//! - [`mod@spawn`]: a command in its own pid namespace, under a supervisor that dies with us
 //!
 //! Nothing here decides a policy: what is mounted, allowed and limited comes in as data.
 
+pub mod device;
 pub mod mount;
+pub mod namespace;
 pub mod spawn;

@@ -1,0 +1,364 @@
+//! From a [`Command`] to a running process, and to its end.
+//!
+//! A thread of its own enters the new namespaces, builds the mount tree there and starts the process; then it ends, and
+//! the namespaces live on with the process alone.
+
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use bricklayer_solver::op::{Network, Security};
+use bricklayer_sys::namespace::{Namespaces, set_host_name, unshare};
+use bricklayer_sys::spawn::{Child, End, Outcome, Plan, Stage, Strings, spawn};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio_util::sync::CancellationToken;
+
+use super::cgroup::Group;
+use super::stub::Stubs;
+use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs};
+use crate::network::{names, netlink};
+
+/// How soon a cancelled command is noticed.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A command that was started.
+pub(super) struct Running {
+    // The order matters: the child ends before its group is removed.
+    child: Child,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    group: Group,
+    /// What is removed afterwards, and from where.
+    stubs: Stubs,
+    upper: OwnedFd,
+    program: String,
+    cwd: String,
+    notes: Vec<String>,
+}
+
+/// What the kernel is to be told in C strings, checked.
+struct Words {
+    candidates: Vec<CString>,
+    arguments: Strings,
+    environment: Strings,
+    cwd: CString,
+}
+
+fn c_string(what: &str, text: &str) -> Result<CString, SandboxError> {
+    CString::new(text).map_err(|_| SandboxError::Invalid(format!("{what} has a NUL byte in it")))
+}
+
+/// The environment: of several variables with one name the last counts, at the place of the first.
+fn environment(given: &[String], home: &str) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut result: Vec<String> = Vec::with_capacity(given.len() + 2);
+    let mut places = std::collections::HashMap::new();
+    for entry in given {
+        match places.get(&name(entry)) {
+            Some(place) => {
+                if let Some(old) = result.get_mut::<usize>(*place) {
+                    old.clone_from(entry);
+                }
+            }
+            None => {
+                places.insert(name(entry), result.len());
+                result.push(entry.clone());
+            }
+        }
+    }
+    if !places.contains_key("PATH") {
+        result.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    if !places.contains_key("HOME") {
+        result.push(format!("HOME={}", if home.is_empty() { "/" } else { home }));
+    }
+    result
+}
+
+/// Where a program may lie. A name with a slash is a path; others are looked for in `PATH`, as execvp(3) does.
+fn candidates(program: &str, environment: &[String]) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = environment.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    let directory =
+        |part: &str| if part.is_empty() { format!("./{program}") } else { format!("{part}/{program}") };
+    path.split(':').map(directory).collect()
+}
+
+impl Words {
+    fn of(command: &Command) -> Result<Self, SandboxError> {
+        let Some(program) = command.args.first() else {
+            return Err(SandboxError::Invalid("there is no program to run".to_owned()));
+        };
+        if !command.cwd.starts_with('/') {
+            return Err(SandboxError::Invalid(format!(
+                "working directory `{}` is not absolute",
+                command.cwd
+            )));
+        }
+        let environment = environment(&command.env, &command.user.home);
+        // An empty name is no file in every directory.
+        let candidates = if program.is_empty() { Vec::new() } else { candidates(program, &environment) };
+        let c_strings = |what: &str, texts: &[String]| -> Result<Vec<CString>, SandboxError> {
+            texts.iter().map(|text| c_string(what, text)).collect()
+        };
+        Ok(Self {
+            candidates: c_strings("the program's name", &candidates)?,
+            arguments: Strings::new(c_strings("an argument", &command.args)?),
+            environment: Strings::new(c_strings("the environment", &environment)?),
+            cwd: c_string("the working directory", &command.cwd)?,
+        })
+    }
+}
+
+/// Starts a command.
+pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
+    let words = Words::of(&command)?;
+    let limits = limits::resolve(&command.ulimits)?;
+    let guard = command.security == Security::Sandbox;
+    let group = Group::new(&command.limits, command.cgroup_parent.as_deref(), guard)?;
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| SandboxError::setup("make a pipe", error));
+    // Standard input is at its end: the other end of the pipe is closed at once.
+    let (stdin, _) = pipe()?;
+    let (stdout, stdout_end) = pipe()?;
+    let (stderr, stderr_end) = pipe()?;
+    let upper = match command.upper.take() {
+        Some(upper) => upper,
+        None => command.root.try_clone().map_err(|error| SandboxError::setup("copy a descriptor", error))?,
+    };
+    let program = command.args.first().cloned().unwrap_or_default();
+    let cwd = command.cwd.clone();
+    let mut stubs = Stubs::default();
+    let stdio = [stdin.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
+    let inside = Inside { words: &words, limits: &limits, group: &group, stdio };
+    let started = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("sandbox".to_owned());
+        let handle = thread
+            .spawn_scoped(scope, || inside.start(command, &mut stubs))
+            .map_err(|error| SandboxError::setup("start a thread", error))?;
+        handle.join().map_err(|_| SandboxError::setup("start the sandbox", io::ErrorKind::Other))?
+    });
+    match started {
+        Ok((child, notes)) => Ok(Running { child, stdout, stderr, group, stubs, upper, program, cwd, notes }),
+        Err(error) => {
+            // What was made before it failed goes too; the first failure is the one to report.
+            let _ = stubs.remove(upper.as_fd());
+            Err(error)
+        }
+    }
+}
+
+/// What the thread inside the namespaces needs.
+struct Inside<'a> {
+    words: &'a Words,
+    limits: &'a [(u32, u64, u64)],
+    group: &'a Group,
+    stdio: [BorrowedFd<'a>; 3],
+}
+
+impl Inside<'_> {
+    fn start(&self, command: Command, stubs: &mut Stubs) -> Result<(Child, Vec<String>), SandboxError> {
+        let setup = |step: &'static str| move |error: io::Error| SandboxError::setup(step, error);
+        let mut notes = Vec::new();
+        let own_network = command.network == Network::None;
+        if command.network == Network::Default {
+            notes.push("RUN uses the host's network".to_owned());
+        }
+        unshare(Namespaces { mount: true, uts: true, ipc: true, network: own_network })
+            .map_err(setup("make namespaces"))?;
+        let hostname = command.hostname.as_deref().unwrap_or(HOSTNAME);
+        set_host_name(hostname.as_bytes()).map_err(setup("set the host name"))?;
+        if own_network {
+            netlink::loopback_up().map_err(setup("bring up the loopback interface"))?;
+        }
+        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let sandboxed = command.security == Security::Sandbox;
+        let tree = rootfs::build(
+            rootfs::Request {
+                root: command.root.as_fd(),
+                mounts: command.mounts,
+                security: command.security,
+                shm_size: command.shm_size.unwrap_or(policy::SHM_SIZE),
+                hosts: names::hosts(hostname, &command.extra_hosts),
+                resolv_conf,
+                cwd: &command.cwd,
+                user: &command.user,
+                no_devices: sandboxed && !self.group.guards_devices,
+                own_network,
+            },
+            stubs,
+        )?;
+        let mut groups = command.user.groups;
+        if !groups.contains(&command.user.gid) {
+            // Otherwise a file that its group may not read could be read.
+            groups.insert(0, command.user.gid);
+        }
+        let procs = self.group.procs();
+        let plan = Plan {
+            candidates: &self.words.candidates,
+            arguments: &self.words.arguments,
+            environment: &self.words.environment,
+            stdio: self.stdio,
+            root: command.root.as_fd(),
+            proc: tree.proc.as_fd(),
+            proc_read_only: policy::proc_read_only(command.security),
+            proc_masked: policy::proc_masked(command.security),
+            mask_directory: Some(tree.mask_directory.as_fd()),
+            mask_file: Some(tree.mask_file.as_fd()),
+            enter_groups: &procs,
+            group: self.group.unified(),
+            group_mount: tree.groups.as_ref().map(|fd| fd.as_fd()),
+            // Where there is no hierarchy of version 2 the directory stays empty.
+            group_mount_optional: true,
+            group_writable: !sandboxed,
+            cwd: &self.words.cwd,
+            limits: self.limits,
+            umask: policy::UMASK,
+            uid: command.user.uid,
+            gid: command.user.gid,
+            groups: &groups,
+            capabilities: policy::capabilities(command.security),
+            filter: None,
+        };
+        let child = spawn(&plan).map_err(setup("start the supervisor"))?;
+        Ok((child, notes))
+    }
+}
+
+impl Running {
+    /// Passes on what it writes until it has ended.
+    pub(super) fn follow(
+        self,
+        output: &dyn Fn(Stream, &[u8]),
+        cancel: &CancellationToken,
+    ) -> Result<Exit, SandboxError> {
+        let buffer = RefCell::new(vec![0u8; 64 << 10]);
+        let mut open = [true, true];
+        while open.contains(&true) {
+            let mut polled =
+                [PollFd::new(&self.stdout, PollFlags::IN), PollFd::new(&self.stderr, PollFlags::IN)];
+            let mut waiting: Vec<_> = polled
+                .iter_mut()
+                .zip(open)
+                .filter(|(_, open)| *open)
+                .map(|(entry, _)| entry.clone())
+                .collect();
+            let timeout = rustix::time::Timespec { tv_sec: 0, tv_nsec: CANCEL_INTERVAL.as_nanos() as i64 };
+            match poll(&mut waiting, Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(SandboxError::setup("wait for output", error)),
+            }
+            let mut ready = waiting.iter().map(|entry| !entry.revents().is_empty());
+            let ready = open.map(|open| open && ready.next().unwrap_or(false));
+            for (index, (stream, fd)) in
+                [(Stream::Stdout, &self.stdout), (Stream::Stderr, &self.stderr)].into_iter().enumerate()
+            {
+                if ready.get(index) != Some(&true) {
+                    continue;
+                }
+                let mut buffer = buffer.borrow_mut();
+                match rustix::io::read(fd, &mut buffer[..]) {
+                    Ok(0) => open[index] = false,
+                    Ok(length) => output(stream, buffer.get(..length).unwrap_or_default()),
+                    Err(Errno::INTR | Errno::AGAIN) => {}
+                    Err(error) => return Err(SandboxError::setup("read the output", error)),
+                }
+            }
+            if cancel.is_cancelled() {
+                return Err(self.cancelled());
+            }
+        }
+        // It may have closed its outputs and go on.
+        loop {
+            let mut status = [PollFd::from_borrowed_fd(self.child.status(), PollFlags::IN)];
+            let timeout = rustix::time::Timespec { tv_sec: 0, tv_nsec: CANCEL_INTERVAL.as_nanos() as i64 };
+            match poll(&mut status, Some(&timeout)) {
+                Ok(0) | Err(Errno::INTR) if cancel.is_cancelled() => return Err(self.cancelled()),
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => break,
+                Err(error) => return Err(SandboxError::setup("wait for the command", error)),
+            }
+        }
+        self.end()
+    }
+
+    fn cancelled(mut self) -> SandboxError {
+        self.child.kill();
+        let _ = self.child.wait();
+        let _ = self.stubs.remove(self.upper.as_fd());
+        SandboxError::Cancelled
+    }
+
+    fn end(mut self) -> Result<Exit, SandboxError> {
+        let outcome = self.child.wait();
+        self.stubs
+            .remove(self.upper.as_fd())
+            .map_err(|error| SandboxError::setup("remove mount points", error))?;
+        let mut exit = Exit { notes: self.notes, ..Exit::default() };
+        match outcome {
+            Outcome::Ended { end, cpu_time, peak_memory } => {
+                match end {
+                    End::Exited(code) => exit.code = code,
+                    End::Killed(signal) => {
+                        exit.code = 128 + signal;
+                        exit.signal = Some(signal);
+                    }
+                }
+                exit.out_of_memory = self.group.out_of_memory().filter(|_| !exit.success());
+                exit.peak_memory = self.group.peak_memory().or(Some(peak_memory));
+                exit.cpu_time = self.group.cpu_time().or(Some(Duration::from_micros(cpu_time)));
+                Ok(exit)
+            }
+            Outcome::Failed { stage: Stage::Exec | Stage::MagicLink, error } => {
+                exit.code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+                exit.not_started = Some(format!("exec: {:?}: {}", self.program, exec_error(&error)));
+                Ok(exit)
+            }
+            Outcome::Failed { stage: Stage::Cwd, error } => {
+                Err(SandboxError::Cwd { path: self.cwd, source: error })
+            }
+            Outcome::Failed { stage, error } => Err(SandboxError::setup(stage.what(), error)),
+            Outcome::Lost => Err(SandboxError::setup(
+                "keep the command under supervision",
+                io::Error::other("its supervisor was killed from outside"),
+            )),
+        }
+    }
+}
+
+fn exec_error(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT) => "no such file, or its interpreter is missing".to_owned(),
+        Some(Errno::ACCESS) => "permission denied".to_owned(),
+        Some(Errno::NOEXEC) => "not a program for this machine, and no script with a `#!` line".to_owned(),
+        Some(Errno::LOOP) => "it leads through a link that the sandbox does not follow".to_owned(),
+        Some(Errno::TOOBIG) => "arguments and environment are too long".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_has_no_name_twice_and_always_path_and_home() {
+        let given = ["A=1", "HOME=/h", "A=2", "B"].map(str::to_owned);
+        let expected = ["A=2", "HOME=/h", "B", &format!("PATH={DEFAULT_PATH}")].map(str::to_owned);
+        assert_eq!(environment(&given, "/root"), expected);
+        assert_eq!(environment(&["PATH=".to_owned()], ""), ["PATH=", "HOME=/"]);
+    }
+
+    #[test]
+    fn programs_are_looked_for_in_path() {
+        let environment = ["PATH=/a::/b".to_owned()];
+        assert_eq!(candidates("x", &environment), ["/a/x", "./x", "/b/x"]);
+        assert_eq!(candidates("./x", &environment), ["./x"]);
+        assert_eq!(candidates("/x", &environment), ["/x"]);
+    }
+}

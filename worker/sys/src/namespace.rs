@@ -1,0 +1,51 @@
+//! Moving one thread into namespaces of its own.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Which namespaces a thread leaves for new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Mounts. The thread's root and working directory become its own too.
+    pub mount: bool,
+    /// Host name.
+    pub uts: bool,
+    /// System V IPC and POSIX message queues.
+    pub ipc: bool,
+    /// Network; the new one has a loopback interface that is down.
+    pub network: bool,
+}
+
+/// Moves the calling thread, and only it, into new namespaces. There is no way back: the thread is to end afterwards.
+pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
+    let mut flags = 0;
+    for (wanted, flag) in [
+        (namespaces.mount, libc::CLONE_NEWNS),
+        (namespaces.uts, libc::CLONE_NEWUTS),
+        (namespaces.ipc, libc::CLONE_NEWIPC),
+        (namespaces.network, libc::CLONE_NEWNET),
+    ] {
+        if wanted {
+            flags |= flag;
+        }
+    }
+    // SAFETY: the call reads no memory of ours. None of these flags makes a descriptor table or address space private to
+    // the thread, so what other code assumes to be shared by all threads stays shared; CLONE_NEWNS makes the thread's
+    // root and working directory its own, which only changes how this thread resolves paths.
+    let result = unsafe { libc::unshare(flags) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Moves the calling thread, and only it, into the network namespace that `namespace` refers to.
+pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the call reads no memory of ours, and the descriptor is open.
+    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets the host name of the calling thread's UTS namespace.
+pub fn set_host_name(name: &[u8]) -> io::Result<()> {
+    // SAFETY: pointer and length describe `name`, which the call only reads.
+    let result = unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,333 @@
+//! A command as pid 1 of a namespace of its own, under a supervisor.
+//!
+//! ```text
+//! builder ── supervisor ── pid 1 (becomes the command)
+//!    │  life pipe ▲  │ status pipe ▲
+//!    └────────────┘  └─▶ builder ◀─┘
+//! ```
+//!
+//! The supervisor does nothing but wait: for pid 1 to end (it reports how, and ends), or for the life pipe to close
+//! because the builder let go of it or died, however it died; then it kills pid 1, and the kernel everything in pid 1's
+//! namespace. Neither process ever allocates, locks, or runs code that could: both are copies of one thread of a program
+//! with many. All they need is prepared in a [`Plan`]; they make system calls and nothing else.
+
+mod child;
+mod raw;
+mod supervisor;
+
+use std::ffi::{CStr, CString, c_char};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+
+/// Capabilities, one bit each, as in `/proc/self/status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What the command and its children can ever have.
+    pub bounding: u64,
+    /// What it has and uses, if it is root.
+    pub permitted: u64,
+    /// What survives exec through file capabilities; also the ambient set.
+    pub inheritable: u64,
+}
+
+/// One instruction of a seccomp filter (Linux `struct sock_filter`).
+pub type FilterInstruction = libc::sock_filter;
+
+/// A list of strings as `execve` wants it.
+#[derive(Debug)]
+pub struct Strings {
+    pointers: Vec<*const c_char>,
+    // What the pointers point to.
+    _strings: Vec<CString>,
+}
+
+// SAFETY: the pointers lead to heap memory that `_strings` owns and that is never changed.
+unsafe impl Send for Strings {}
+// SAFETY: as above; there is no interior mutability.
+unsafe impl Sync for Strings {}
+
+impl Strings {
+    /// Keeps these strings.
+    pub fn new(strings: Vec<CString>) -> Self {
+        let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
+        pointers.push(ptr::null());
+        Self { pointers, _strings: strings }
+    }
+
+    fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+/// All that the two processes need to know. The namespaces of the thread that calls [`spawn`] are the command's, but for
+/// pid and cgroup, which are new.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// Where the program may lie, tried in this order; absolute, or relative to `cwd`.
+    pub candidates: &'a [CString],
+    /// The program's arguments, from its name on.
+    pub arguments: &'a Strings,
+    /// Its environment.
+    pub environment: &'a Strings,
+    /// Its standard input, output and error.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// The mount that becomes `/`; attached in the thread's mount namespace.
+    pub root: BorrowedFd<'a>,
+    /// The directory that gets the proc filesystem.
+    pub proc: BorrowedFd<'a>,
+    /// What of /proc (relative) is made read-only, where it exists.
+    pub proc_read_only: &'a [&'a CStr],
+    /// What of /proc (relative) is hidden, where it exists.
+    pub proc_masked: &'a [&'a CStr],
+    /// An empty directory to hide directories with (a mount attached nowhere).
+    pub mask_directory: Option<BorrowedFd<'a>>,
+    /// An empty file to hide files with (a mount attached nowhere).
+    pub mask_file: Option<BorrowedFd<'a>>,
+    /// The `cgroup.procs` of groups to enter, before the cgroup namespace is made.
+    pub enter_groups: &'a [BorrowedFd<'a>],
+    /// A group of the v2 hierarchy to be born in.
+    pub group: Option<BorrowedFd<'a>>,
+    /// The directory that gets the (v2) cgroup filesystem, read-only.
+    pub group_mount: Option<BorrowedFd<'a>>,
+    /// Is a cgroup filesystem that can't be mounted no error?
+    pub group_mount_optional: bool,
+    /// May the command write to the cgroup filesystem?
+    pub group_writable: bool,
+    /// The working directory, absolute.
+    pub cwd: &'a CStr,
+    /// Resource limits: `RLIMIT_*`, soft, hard.
+    pub limits: &'a [(u32, u64, u64)],
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: &'a [u32],
+    /// Capabilities.
+    pub capabilities: Capabilities,
+    /// The system call filter.
+    pub filter: Option<&'a [FilterInstruction]>,
+}
+
+/// What the processes were doing when they failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is described by `what`")]
+pub enum Stage {
+    Supervise = 1,
+    Session,
+    Keyring,
+    EnterGroup,
+    GroupNamespace,
+    MountProc,
+    RestrictProc,
+    MountGroups,
+    PivotRoot,
+    Cwd,
+    Stdio,
+    Limits,
+    Credentials,
+    Capabilities,
+    Filter,
+    Exec,
+    /// The program, or its interpreter, is a link of /proc that leads out of the sandbox.
+    MagicLink,
+}
+
+impl Stage {
+    const ALL: [Self; 17] = [
+        Self::Supervise,
+        Self::Session,
+        Self::Keyring,
+        Self::EnterGroup,
+        Self::GroupNamespace,
+        Self::MountProc,
+        Self::RestrictProc,
+        Self::MountGroups,
+        Self::PivotRoot,
+        Self::Cwd,
+        Self::Stdio,
+        Self::Limits,
+        Self::Credentials,
+        Self::Capabilities,
+        Self::Filter,
+        Self::Exec,
+        Self::MagicLink,
+    ];
+
+    /// What was tried, for people.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Supervise => "start a process in a new pid namespace",
+            Self::Session => "start a session",
+            Self::Keyring => "make a session keyring",
+            Self::EnterGroup => "enter a control group",
+            Self::GroupNamespace => "make a cgroup namespace",
+            Self::MountProc => "mount /proc",
+            Self::RestrictProc => "restrict /proc",
+            Self::MountGroups => "mount /sys/fs/cgroup",
+            Self::PivotRoot => "change the root directory",
+            Self::Cwd => "enter the working directory",
+            Self::Stdio => "set up standard input and output",
+            Self::Limits => "set resource limits",
+            Self::Credentials => "change user and groups",
+            Self::Capabilities => "set capabilities",
+            Self::Filter => "install the system call filter",
+            Self::Exec | Self::MagicLink => "execute the program",
+        }
+    }
+}
+
+/// What comes through the status pipe: always this many bytes at once, which the kernel never mixes or splits.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct Message {
+    /// [`MESSAGE_FAILED`] or [`MESSAGE_ENDED`].
+    kind: u32,
+    /// The stage, or `CLD_EXITED`, `CLD_KILLED`, `CLD_DUMPED`.
+    what: u32,
+    /// The error number, or the exit code or signal.
+    value: i32,
+    reserved: u32,
+    /// Microseconds of user and system time.
+    cpu_time: u64,
+    /// Bytes, of the largest process.
+    peak_memory: u64,
+}
+
+const MESSAGE_FAILED: u32 = 1;
+const MESSAGE_ENDED: u32 = 2;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It ended by itself.
+    Exited(i32),
+    /// A signal killed it.
+    Killed(i32),
+}
+
+/// How it went.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The command ran.
+    Ended {
+        /// How it ended.
+        end: End,
+        /// User and system time of pid 1 and the processes that it waited for, in microseconds.
+        cpu_time: u64,
+        /// The largest resident size of one of these processes, in bytes.
+        peak_memory: u64,
+    },
+    /// It could not be started.
+    Failed {
+        /// At what.
+        stage: Stage,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The supervisor was killed from outside; the kernel has killed the command with it.
+    Lost,
+}
+
+/// A running command. Dropping it kills the command.
+#[derive(Debug)]
+pub struct Child {
+    // The order matters: letting go of `life` makes the supervisor end, which `wait` then sees.
+    life: Option<OwnedFd>,
+    status: OwnedFd,
+    supervisor: OwnedFd,
+    reaped: bool,
+}
+
+impl Child {
+    /// Readable, or hung up, when the command has ended.
+    pub fn status(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.status.as_fd()
+    }
+
+    /// Kills the command and all its processes, soon.
+    pub fn kill(&mut self) {
+        self.life = None;
+    }
+
+    /// Waits until the command has ended and none of its processes is left.
+    pub fn wait(&mut self) -> Outcome {
+        let mut first_failure = None;
+        let mut ended = None;
+        while let Some(message) = self.read() {
+            match message.kind {
+                MESSAGE_FAILED if first_failure.is_none() => {
+                    let stage = Stage::ALL.into_iter().find(|stage| *stage as u32 == message.what);
+                    first_failure = Some(Outcome::Failed {
+                        stage: stage.unwrap_or(Stage::Supervise),
+                        error: io::Error::from_raw_os_error(message.value),
+                    });
+                }
+                MESSAGE_ENDED => {
+                    let end = if message.what == libc::CLD_EXITED as u32 {
+                        End::Exited(message.value)
+                    } else {
+                        End::Killed(message.value)
+                    };
+                    ended = Some(Outcome::Ended {
+                        end,
+                        cpu_time: message.cpu_time,
+                        peak_memory: message.peak_memory,
+                    });
+                }
+                _ => {}
+            }
+        }
+        self.reap();
+        first_failure.or(ended).unwrap_or(Outcome::Lost)
+    }
+
+    fn read(&self) -> Option<Message> {
+        let mut bytes = [0; size_of::<Message>()];
+        let mut file = io::BufReader::with_capacity(0, Reader(&self.status));
+        file.read_exact(&mut bytes).ok()?;
+        // SAFETY: `Message` is plain numbers without padding: any bytes are a valid one.
+        Some(unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
+    }
+
+    fn reap(&mut self) {
+        if !self.reaped {
+            raw::wait_for(self.supervisor.as_raw_fd());
+            self.reaped = true;
+        }
+    }
+}
+
+struct Reader<'a>(&'a OwnedFd);
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(self.0, buffer)?)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.life = None;
+        self.reap();
+    }
+}
+
+/// Starts the command. Returns as soon as the supervisor runs; whether the program could be executed is known from
+/// [`Child::wait`].
+///
+/// No signal that the builder gets reaches the supervisor or the command, and neither shows up in a `wait` of the
+/// program that we are part of.
+pub fn spawn(plan: &Plan<'_>) -> io::Result<Child> {
+    use rustix::pipe::{PipeFlags, pipe_with};
+    let (life_end, life) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (status, status_end) = pipe_with(PipeFlags::CLOEXEC)?;
+    let supervisor = supervisor::start(plan, &life_end, &status_end)?;
+    Ok(Child { life: Some(life), status, supervisor, reaped: false })
+}

@@ -1,0 +1,7 @@
+//! Commands in real sandboxes, on a root filesystem made of busybox. Needs root, and Debian's busybox-static.
+
+mod environment;
+mod escape;
+mod fixture;
+mod mounts;
+mod processes;

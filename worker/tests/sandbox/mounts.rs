@@ -1,0 +1,213 @@
+//! Mounts, and what they leave behind: nothing.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use bricklayer_worker::overlay;
+use bricklayer_worker::sandbox::{Attached, AttachedMount};
+
+use crate::fixture::{Root, output, ran, refused, tmpfs};
+
+fn tree(folder: &Path, path: &str, target: &str, read_only: bool) -> AttachedMount {
+    let whole = overlay::mount(&[folder], None).expect("mount");
+    let fd = overlay::subtree(whole.as_fd(), Path::new(path)).expect("subtree");
+    AttachedMount { target: target.to_owned(), what: Attached::Tree { fd, read_only } }
+}
+
+#[test]
+fn mount_points_leave_no_trace() {
+    let root = Root::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("f"), "file\n").expect("write");
+    let mut command = root.shell("cat /ctx/f /etc/x/f /new/deep/f; touch /new/deep/er/y; cat /run/secrets/s");
+    command.mounts = vec![
+        tree(folder.path(), "/", "/ctx", true),
+        tree(folder.path(), "f", "/etc/x/f", true),
+        tree(folder.path(), "f", "/new/deep/f", true),
+        tmpfs("/new/deep/er"),
+        AttachedMount {
+            target: "/run/secrets/s".to_owned(),
+            what: Attached::SecretFile { data: b"secret\n".to_vec(), mode: 0o400, uid: 0, gid: 0 },
+        },
+    ];
+    assert_eq!(output(command), "file\nfile\nfile\nsecret\n");
+    assert_eq!(root.changes(), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_command_makes_beside_mount_points_stays() {
+    let root = Root::new();
+    let mut command = root.shell("echo kept > /new/kept; rm -rf /other; mkdir -p /etc/own; chmod 700 /home");
+    command.mounts = vec![tmpfs("/new/deep"), tmpfs("/home/app/cache")];
+    let ran = ran(command);
+    assert_eq!(ran.exit.code, 0, "{ran:?}");
+    assert_eq!(root.changes(), ["etc", "etc/own", "home", "new", "new/kept"]);
+    assert_eq!(fs::metadata(root.upper().join("home")).expect("stat").mode() & 0o777, 0o700);
+}
+
+#[test]
+fn times_of_directories_stay_as_they_were() {
+    let root = Root::new();
+    let old = |path: &Path| {
+        let time = rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 5 };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty())
+            .expect("set times");
+    };
+    old(&root.base().join("srv"));
+    old(&root.upper());
+    let mut command = root.shell("stat -c %Y /srv; chmod 750 /srv");
+    command.mounts = vec![tmpfs("/srv/at"), tmpfs("/at-top")];
+    assert_eq!(output(command), "1000000000\n");
+    for path in [root.upper(), root.upper().join("srv")] {
+        assert_eq!(fs::metadata(&path).expect("stat").mtime(), 1_000_000_000, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_changed_mount_point_is_not_followed() {
+    // The command puts links where the parents of mount points were: what lies behind them must stay.
+    let outside = tempfile::tempdir().expect("a temporary folder");
+    fs::create_dir(outside.path().join("at")).expect("make a directory");
+    let root = Root::new();
+    let mut command = root.shell(&format!("mv /stub /moved && ln -s {} /stub", outside.path().display()));
+    command.mounts = vec![AttachedMount {
+        target: "/stub/at".to_owned(),
+        what: Attached::SecretFile { data: Vec::new(), mode: 0o400, uid: 0, gid: 0 },
+    }];
+    let _ = ran(command);
+    assert!(outside.path().join("at").is_dir());
+}
+
+#[test]
+fn missing_system_directories_are_made_and_stay() {
+    let root = Root::empty();
+    fs::create_dir(root.base().join("bin")).expect("make a directory");
+    fs::copy("/bin/busybox", root.base().join("bin/busybox")).expect("copy busybox");
+    output(root.command(&["/bin/busybox", "true"]));
+    assert_eq!(root.changes(), ["dev", "proc", "sys"]);
+}
+
+#[test]
+fn system_mounts_are_not_committed() {
+    let root = Root::new();
+    root.output("touch /dev/left /dev/shm/left; mkdir /dev/leftdir; echo x > /tmp/kept");
+    assert_eq!(root.changes(), ["tmp", "tmp/kept"]);
+}
+
+#[test]
+fn read_only_mounts_refuse_and_writable_ones_take() {
+    let root = Root::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = root.shell("(echo x > /ro/f) 2>/dev/null && echo written; echo y > /rw/g; mount -o remount,rw /ro 2>/dev/null && echo remounted; true");
+    command.mounts = vec![tree(folder.path(), "/", "/ro", true), {
+        // A cache mount: the directory itself, writable.
+        let flags =
+            rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let fd = rustix::mount::open_tree(rustix::fs::CWD, folder.path(), flags).expect("clone");
+        AttachedMount { target: "/rw".to_owned(), what: Attached::Tree { fd, read_only: false } }
+    }];
+    assert_eq!(output(command), "");
+    assert_eq!(fs::read_to_string(folder.path().join("g")).expect("read"), "y\n");
+    assert!(!folder.path().join("f").exists());
+}
+
+#[test]
+fn mounts_can_lie_in_mounts_and_hide_what_is_there() {
+    let root = Root::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("f"), "f\n").expect("write");
+    let mut command = root.shell("find /t | sort; cat /t/f; ls -A /etc");
+    command.mounts =
+        vec![tmpfs("/t"), tree(folder.path(), "f", "/t/f", true), tmpfs("/t/sub"), tmpfs("/etc")];
+    assert_eq!(output(command), "/t\n/t/f\n/t/sub\nf\n");
+}
+
+#[test]
+fn a_tmpfs_has_its_size() {
+    let root = Root::new();
+    let mut command =
+        root.shell("dd if=/dev/zero of=/t/big bs=1k count=128 2>/dev/null && echo fits || echo full");
+    command.mounts =
+        vec![AttachedMount { target: "/t".to_owned(), what: Attached::Tmpfs { size: Some(64 << 10) } }];
+    assert_eq!(output(command), "full\n");
+}
+
+#[test]
+fn secrets_have_mode_and_owner_and_can_not_be_changed() {
+    let root = Root::new();
+    let mut command =
+        root.shell("stat -c '%a %u:%g' /run/s; (echo x > /run/s) 2>/dev/null && echo changed; cat /run/s");
+    command.mounts = vec![AttachedMount {
+        target: "/run/s".to_owned(),
+        what: Attached::SecretFile { data: b"value".to_vec(), mode: 0o440, uid: 1000, gid: 2000 },
+    }];
+    assert_eq!(output(command), "440 1000:2000\nvalue");
+}
+
+#[test]
+fn a_mount_on_the_root_or_in_proc_is_refused() {
+    let root = Root::new();
+    for target in ["/", "/srv/..", "/proc", "/proc/sys", "/srv/../proc/made"] {
+        let mut command = root.shell("true");
+        command.mounts = vec![tmpfs(target)];
+        assert!(refused(command).starts_with(&format!("mount on {target}: ")));
+        assert_eq!(root.changes(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_image_s_own_names_stay_as_they_were() {
+    let root = Root::new();
+    fs::write(root.base().join("etc/hosts"), "from the image\n").expect("write");
+    fs::set_permissions(root.base().join("etc/hosts"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    assert_eq!(
+        root.output(
+            "grep -c 'from the image' /etc/hosts; (echo x > /etc/hosts) 2>/dev/null && echo written; true"
+        ),
+        "0\n"
+    );
+    assert_eq!(root.changes(), Vec::<String>::new());
+}
+
+#[test]
+fn subtrees_do_not_leave_their_root() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::create_dir(folder.path().join("in")).expect("make a directory");
+    std::os::unix::fs::symlink("/", folder.path().join("root")).expect("link");
+    std::os::unix::fs::symlink("/proc/self/root", folder.path().join("magic")).expect("link");
+    let whole = overlay::mount(&[folder.path()], None).expect("mount");
+    let inode = |path: &str| {
+        let fd = overlay::subtree(whole.as_fd(), Path::new(path)).map_err(|error| error.to_string())?;
+        Ok::<_, String>(rustix::fs::fstat(&fd).expect("stat").st_ino)
+    };
+    let top = fs::metadata(folder.path()).expect("stat").ino();
+    assert_eq!(inode("root"), Ok(top));
+    assert_eq!(inode("../../.."), Ok(top));
+    assert_eq!(inode("root/in/../.."), Ok(top));
+    assert_eq!(inode("magic"), Err("magic".to_owned()));
+    assert_eq!(inode("nothere"), Err("nothere".to_owned()));
+}
+
+#[test]
+fn many_layers_are_laid_on_each_other_in_order() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let layers: Vec<_> = (0..overlay::MAX_LAYERS + 1)
+        .map(|n| folder.path().join(format!("a-long-name-for-layer-{n}")))
+        .collect();
+    for (number, layer) in layers.iter().enumerate() {
+        fs::create_dir(layer).expect("make a directory");
+        fs::write(layer.join("top"), number.to_string()).expect("write");
+    }
+    let paths: Vec<&Path> = layers.iter().map(|path| path.as_path()).collect();
+    let most = overlay::mount(&paths[..overlay::MAX_LAYERS], None).expect("mount");
+    let top = rustix::fs::openat(&most, "top", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())
+        .expect("open");
+    let mut buffer = [0; 8];
+    let length = rustix::io::read(&top, &mut buffer).expect("read");
+    assert_eq!(&buffer[..length], b"499");
+    let error = overlay::mount(&paths, None).expect_err("too many");
+    assert_eq!(error.to_string(), "501 layers: overlayfs takes at most 500 in one mount");
+}
