@@ -1,2 +1,9 @@
-//!
-fn main() {}
+//! The `bricklayer` command.
+
+mod command;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::run()
+}

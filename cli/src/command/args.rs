@@ -1,0 +1,384 @@
+//! What can be typed: the flags, as typed. What they mean is decided in [`super::flags`] and [`super::output`], which
+//! can be tested without a process; nothing is checked here that needs a file or a variable.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use super::display::Progress;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Builds OCI images from Dockerfiles, without a daemon
+#[derive(Debug, Parser)]
+#[command(name = "bricklayer", version, styles = STYLES, disable_help_subcommand = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every subcommand.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The store's directory [default: /var/lib/bricklayer as root, otherwise $XDG_DATA_HOME/bricklayer]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BRICKLAYER_ROOT",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) root: Option<PathBuf>,
+    /// A registry (host[:port]) that speaks HTTP, or HTTPS with a certificate that is not checked
+    #[arg(long, global = true, value_name = "HOST", help_heading = "Global options")]
+    pub(crate) insecure_registry: Vec<String>,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<BuildArgs>),
+    /// List the images of the store
+    #[command(visible_alias = "ls")]
+    Images(ImagesArgs),
+    /// Show an image as JSON
+    Inspect(InspectArgs),
+    /// Show how an image came about
+    History(HistoryArgs),
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Take names away from images
+    Rmi(RmiArgs),
+    /// Fetch images from a registry
+    Pull(PullArgs),
+    /// Send images to their registry
+    Push(PushArgs),
+    /// Read images from an archive into the store
+    Load(LoadArgs),
+    /// Write images of the store to an archive
+    Save(SaveArgs),
+}
+
+/// `bricklayer build`
+#[derive(Debug, Default, Args)]
+pub(crate) struct BuildArgs {
+    /// A directory, the URL of a git repository or of a tar, or - for a tar or a Dockerfile on standard input
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: String,
+
+    /// A name for the image (may be repeated)
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+    /// The Dockerfile; - for standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// The stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// A build arg, or the name of an environment variable that is one
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+    /// A label for the image
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// What to build for, such as linux/arm64
+    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
+    pub(crate) platform: Option<String>,
+    /// Another context: a directory, docker-image://REF, oci-layout://DIR[:TAG], or a URL
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) build_contexts: Vec<String>,
+    /// Ask the registry for base images even if the store has them; or: always, missing, never
+    #[arg(long, value_name = "POLICY", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    pub(crate) pull: Option<String>,
+    /// RUN steps at the same time [default: the number of cores]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+
+    /// Where the result goes: type=oci|docker|tar|local|image|registry[,dest=PATH][,…], or a directory, or - for a tar
+    #[arg(short, long = "output", value_name = "OUTPUT", help_heading = "Output")]
+    pub(crate) outputs: Vec<String>,
+    /// Push the image to its registry: -o type=registry
+    #[arg(long, help_heading = "Output")]
+    pub(crate) push: bool,
+    /// Hand the image to Docker (not supported yet)
+    #[arg(long, help_heading = "Output", hide_short_help = true)]
+    pub(crate) load: bool,
+    /// An annotation of the image's manifest
+    #[arg(long = "annotation", value_name = "NAME=VALUE", help_heading = "Output")]
+    pub(crate) annotations: Vec<String>,
+    /// Write the image ID to a file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// How the build is shown
+    #[arg(
+        long,
+        value_name = "DISPLAY",
+        env = "BUILDKIT_PROGRESS",
+        hide_env_values = true,
+        help_heading = "Output"
+    )]
+    pub(crate) progress: Option<Progress>,
+    /// Show nothing, print the image ID at the end: --progress=quiet
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+
+    /// Run every step, whatever is cached
+    #[arg(long, help_heading = "Cache")]
+    pub(crate) no_cache: bool,
+    /// Run every step of these stages
+    #[arg(long, value_name = "STAGE,…", value_delimiter = ',', help_heading = "Cache")]
+    pub(crate) no_cache_filter: Vec<String>,
+
+    /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
+    #[arg(long = "secret", value_name = "SECRET", help_heading = "RUN steps")]
+    pub(crate) secrets: Vec<String>,
+    /// An SSH agent for RUN --mount=type=ssh: default or NAME[=SOCKET]
+    #[arg(long, value_name = "AGENT", help_heading = "RUN steps")]
+    pub(crate) ssh: Vec<String>,
+    /// The network of RUN steps: default, none or host
+    #[arg(long, value_name = "NETWORK", help_heading = "RUN steps")]
+    pub(crate) network: Option<String>,
+    /// Allow what a sandbox does not: network.host, security.insecure
+    #[arg(long, value_name = "ENTITLEMENT,…", value_delimiter = ',', help_heading = "RUN steps")]
+    pub(crate) allow: Vec<String>,
+    /// A line for /etc/hosts
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS", help_heading = "RUN steps")]
+    pub(crate) add_hosts: Vec<String>,
+    /// The size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "SIZE", help_heading = "RUN steps")]
+    pub(crate) shm_size: Option<String>,
+    /// A resource limit of processes, such as nofile=1024:2048
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", help_heading = "RUN steps")]
+    pub(crate) ulimits: Vec<String>,
+    /// The cgroup below which steps get theirs
+    #[arg(long, value_name = "CGROUP", help_heading = "RUN steps")]
+    pub(crate) cgroup_parent: Option<String>,
+    /// Memory of one step, such as 512m
+    #[arg(short, long, value_name = "SIZE", help_heading = "RUN steps")]
+    pub(crate) memory: Option<String>,
+    /// Memory and swap of one step together; -1: as much swap as there is
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "RUN steps")]
+    pub(crate) memory_swap: Option<String>,
+    /// CPUs of one step, such as 1.5
+    #[arg(long, value_name = "N", conflicts_with_all = ["cpu_quota", "cpu_period"], help_heading = "RUN steps")]
+    pub(crate) cpus: Option<String>,
+    /// CPU time of one step in each period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", help_heading = "RUN steps")]
+    pub(crate) cpu_quota: Option<u64>,
+    /// The length of that period, in microseconds [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS", requires = "cpu_quota", help_heading = "RUN steps")]
+    pub(crate) cpu_period: Option<u64>,
+    /// Weight of one step's CPU time against others', 2 to 262144
+    #[arg(short, long, value_name = "WEIGHT", help_heading = "RUN steps")]
+    pub(crate) cpu_shares: Option<u64>,
+    /// CPUs to run on, such as 0-3,7
+    #[arg(long, value_name = "LIST", help_heading = "RUN steps")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes to use, such as 0,1
+    #[arg(long, value_name = "LIST", help_heading = "RUN steps")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Processes and threads of one step
+    #[arg(long, value_name = "N", help_heading = "RUN steps")]
+    pub(crate) pids_limit: Option<u64>,
+    /// Limits in BuildKit's form, such as memory=512m,cpu-quota=50000
+    #[arg(
+        long = "resource",
+        value_name = "NAME=VALUE,…",
+        value_delimiter = ',',
+        hide_short_help = true,
+        help_heading = "RUN steps"
+    )]
+    pub(crate) resources: Vec<String>,
+
+    /// Only check the Dockerfile: --call=check
+    #[arg(long, help_heading = "Instead of building")]
+    pub(crate) check: bool,
+    /// build, check, outline or targets
+    #[arg(long, value_name = "METHOD", help_heading = "Instead of building")]
+    pub(crate) call: Option<String>,
+
+    // Known from Docker, and not there: an error that says so is better than "unexpected argument".
+    #[arg(long, hide = true)]
+    pub(crate) cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) cache_to: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) attest: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) builder: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) policy: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) device: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) isolation: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) security_opt: Vec<String>,
+    #[arg(long, hide = true, action = ArgAction::SetTrue)]
+    pub(crate) squash: bool,
+    #[arg(long, hide = true, action = ArgAction::SetTrue)]
+    pub(crate) compress: bool,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) rm: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) force_rm: Option<String>,
+}
+
+/// The forms of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON object a line
+    Json,
+}
+
+/// `bricklayer images`
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Names to show; * stands for anything [default: all]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Image IDs only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Whole image IDs
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// The form of the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// `bricklayer inspect`
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Images, by name or by the beginning of their ID
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+    /// The platform, where the image is for several
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+}
+
+/// `bricklayer history`
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The image, by name or by the beginning of its ID
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Whole instructions
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// The platform, where the image is for several
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    /// The form of the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// `bricklayer tag`
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// The image, by name or by the beginning of its ID
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Its new names
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+/// `bricklayer rmi`
+#[derive(Debug, Args)]
+pub(crate) struct RmiArgs {
+    /// Names to take away; an image without a name goes when nothing needs it
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+}
+
+/// `bricklayer pull`
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// Images
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    /// The platform, where the image is for several
+    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
+    pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) display: DisplayArgs,
+}
+
+/// `bricklayer push`
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// Images of the store; the name says the registry
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) display: DisplayArgs,
+}
+
+/// `bricklayer load`
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// An OCI or Docker archive, maybe compressed; - for standard input [default: -]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) display: DisplayArgs,
+}
+
+/// `bricklayer save`
+#[derive(Debug, Args)]
+pub(crate) struct SaveArgs {
+    /// Images of the store
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    /// The archive; - for standard output [default: -]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Its form
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Archive,
+}
+
+/// Forms of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Archive {
+    /// An OCI image layout in a tar
+    #[default]
+    Oci,
+    /// What `docker load` takes
+    Docker,
+}
+
+/// How work on images is shown.
+#[derive(Debug, Args)]
+pub(crate) struct DisplayArgs {
+    /// How the work is shown
+    #[arg(long, value_name = "DISPLAY", env = "BUILDKIT_PROGRESS", hide_env_values = true)]
+    pub(crate) progress: Option<Progress>,
+    /// Show nothing but results
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}

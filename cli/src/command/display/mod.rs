@@ -1,0 +1,209 @@
+//! Displays of a build: events come in from many threads, one thread draws.
+//!
+//! - [`plain`]: lines for logs, in BuildKit's format, never clipped
+//! - [`tty`]: a live region at the bottom of a terminal
+//! - [`rawjson`]: BuildKit's `SolveStatus` as JSON lines, for programs
+//!
+//! All of it goes to standard error. The thread also keeps the last lines of every task, so that the report of a
+//! failed step can show them whatever the display was.
+
+mod plain;
+mod rawjson;
+mod text;
+mod tty;
+
+use std::collections::{HashMap, VecDeque};
+use std::io::Write;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use bricklayer::event::{Event, EventKind, Outcome, Reporter, Stream, TaskId};
+
+pub(crate) use plain::Plain;
+pub(crate) use rawjson::RawJson;
+pub(crate) use text::{bytes, one_line, sanitise};
+pub(crate) use tty::Tty;
+
+use text::LineSplitter;
+
+/// Events that may wait for the drawing thread; then a RUN that writes faster than the terminal shows has to wait.
+const QUEUE: usize = 1024;
+/// How often a live display moves.
+const TICK: Duration = Duration::from_millis(100);
+/// What is kept of a task's log for the report of its failure.
+const TAIL_LINES: usize = 20;
+
+/// How a build is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Progress {
+    /// tty on a terminal, plain otherwise
+    #[default]
+    Auto,
+    /// A live region at the bottom of the terminal
+    Tty,
+    /// Lines, for logs
+    Plain,
+    /// Nothing but the image ID at the end
+    Quiet,
+    /// Nothing
+    None,
+    /// JSON lines in BuildKit's SolveStatus format
+    Rawjson,
+}
+
+/// What draws. All calls come from one thread.
+pub(crate) trait Renderer: Send {
+    /// Something happened. Log events come here too, uncut.
+    fn event(&mut self, event: &Event);
+    /// A task wrote a line; it is not sanitised.
+    fn line(&mut self, task: TaskId, time: SystemTime, line: &[u8]);
+    /// Time passes.
+    fn tick(&mut self, now: SystemTime);
+    /// Nothing more will come.
+    fn end(&mut self, now: SystemTime);
+}
+
+/// Shows nothing.
+pub(crate) struct Quiet;
+
+impl Renderer for Quiet {
+    fn event(&mut self, _: &Event) {}
+    fn line(&mut self, _: TaskId, _: SystemTime, _: &[u8]) {}
+    fn tick(&mut self, _: SystemTime) {}
+    fn end(&mut self, _: SystemTime) {}
+}
+
+enum Message {
+    Event(Event),
+    End,
+}
+
+/// A display that runs.
+pub(crate) struct Display {
+    sender: SyncSender<Message>,
+    thread: Option<JoinHandle<Tails>>,
+}
+
+/// The last lines that tasks wrote, for tasks that did not end well.
+#[derive(Debug, Default)]
+pub(crate) struct Tails(HashMap<TaskId, VecDeque<Vec<u8>>>);
+
+impl Tails {
+    /// What a task wrote last, oldest line first.
+    pub(crate) fn of(&self, task: TaskId) -> impl Iterator<Item = &[u8]> {
+        self.0.get(&task).into_iter().flatten().map(Vec::as_slice)
+    }
+
+    fn push(&mut self, task: TaskId, line: &[u8]) {
+        let tail = self.0.entry(task).or_default();
+        if tail.len() == TAIL_LINES {
+            tail.pop_front();
+        }
+        tail.push_back(line.to_vec());
+    }
+}
+
+impl Display {
+    /// Starts the drawing thread.
+    pub(crate) fn start(renderer: Box<dyn Renderer>) -> Self {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let thread = std::thread::spawn(move || {
+            let mut pump = Pump::new(renderer);
+            let mut ticked = Instant::now();
+            loop {
+                match receiver.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
+                    Ok(Message::Event(event)) => pump.event(&event),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
+                }
+                if ticked.elapsed() >= TICK {
+                    pump.renderer.tick(SystemTime::now());
+                    ticked = Instant::now();
+                }
+            }
+            pump.end(SystemTime::now())
+        });
+        Self { sender, thread: Some(thread) }
+    }
+
+    /// Where events go.
+    pub(crate) fn reporter(&self) -> Reporter {
+        let sender = self.sender.clone();
+        // after the end nobody listens any more, and that is all right
+        Reporter::new(move |event| drop(sender.send(Message::Event(event))))
+    }
+
+    /// Draws what is left and stops, also if a reporter is still held somewhere.
+    pub(crate) fn finish(mut self) -> Tails {
+        drop(self.sender.send(Message::End));
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+}
+
+/// Cuts logs into lines and keeps their ends.
+struct Pump {
+    renderer: Box<dyn Renderer>,
+    splitters: HashMap<(TaskId, Stream), LineSplitter>,
+    tails: Tails,
+}
+
+impl Pump {
+    fn new(renderer: Box<dyn Renderer>) -> Self {
+        Self { renderer, splitters: HashMap::new(), tails: Tails::default() }
+    }
+
+    fn event(&mut self, event: &Event) {
+        let Event { task, time, kind } = event;
+        match kind {
+            EventKind::Log { stream, data } => {
+                self.renderer.event(event);
+                let splitter = self.splitters.entry((*task, *stream)).or_default();
+                splitter.push(data, |line| {
+                    self.tails.push(*task, line);
+                    self.renderer.line(*task, *time, line);
+                });
+            }
+            EventKind::Finished(outcome) => {
+                self.flush(*task, *time);
+                if *outcome == Outcome::Done {
+                    self.tails.0.remove(task);
+                }
+                self.renderer.event(event);
+            }
+            _ => self.renderer.event(event),
+        }
+    }
+
+    /// Lines that their task did not end.
+    fn flush(&mut self, task: TaskId, time: SystemTime) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if let Some(mut splitter) = self.splitters.remove(&(task, stream)) {
+                splitter.finish(|line| {
+                    self.tails.push(task, line);
+                    self.renderer.line(task, time, line);
+                });
+            }
+        }
+    }
+
+    fn end(mut self, now: SystemTime) -> Tails {
+        let mut open: Vec<TaskId> = self.splitters.keys().map(|(task, _)| *task).collect();
+        open.sort();
+        open.dedup();
+        for task in open {
+            self.flush(task, now);
+        }
+        self.renderer.end(now);
+        self.tails
+    }
+}
+
+/// Writes to standard error. Where that is closed there is nobody to tell, so failures are dropped.
+fn put(out: &mut dyn Write, text: &str) {
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+#[cfg(test)]
+mod script;

@@ -1,0 +1,635 @@
+//! What the flags of `build` mean: from [`BuildArgs`] and the surroundings to a [`BuildRequest`].
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use bricklayer::frontend::Entitlement;
+use bricklayer::op::{Limits, Network};
+use bricklayer::{
+    BuildRequest, Context, DockerfileSource, NamedContextSource, Platform, PullPolicy, Reader, Secret,
+    SshAgent,
+};
+
+use super::args::BuildArgs;
+use super::csv;
+use super::environment::{Environment, PROXIES};
+use super::output::{Outputs, outputs};
+use super::usage::Usage;
+use super::values::{boolean, cpus, host, name_and_value, size, ulimit};
+
+/// A Dockerfile on standard input may have this many bytes.
+const LARGEST_DOCKERFILE: u64 = 16 << 20;
+/// A secret may have this many bytes, as BuildKit has it.
+const LARGEST_SECRET: u64 = 500 * 1024;
+/// Docker's config.json may have this many bytes.
+const LARGEST_CONFIG: u64 = 1 << 20;
+
+/// A build as the flags ask for it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// For the library.
+    pub(crate) request: BuildRequest,
+    /// Registries that are insecure, by `-o`.
+    pub(crate) insecure: Vec<String>,
+    /// An output goes to standard output, so nothing else may.
+    pub(crate) stdout_taken: bool,
+}
+
+/// Makes a request of the flags.
+pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Asked, Usage> {
+    refuse_what_is_not_there(args)?;
+    let (context, dockerfile) = context(args, environment)?;
+    let annotations = args
+        .annotations
+        .iter()
+        .map(|text| {
+            let (name, value) = name_and_value("--annotation", text)?;
+            match name.split_once(':') {
+                None => Ok((name, value)),
+                Some(("manifest", name)) => Ok((name.to_owned(), value)),
+                Some((kind, _)) => {
+                    Err(Usage::unsupported(format!("--annotation `{text}`: an annotation of the {kind}")))
+                }
+            }
+        })
+        .collect::<Result<Vec<_>, Usage>>()?;
+    let Outputs { outputs, insecure, stdout: stdout_taken } =
+        outputs(&args.outputs, args.push, &annotations, &args.tags, environment)?;
+    let mut build_args = build_args(args, environment)?;
+    let source_date_epoch = source_date_epoch(&mut build_args, environment)?;
+    let proxy = proxies(&build_args, environment)?;
+    let request = BuildRequest {
+        context,
+        dockerfile,
+        contexts: args
+            .build_contexts
+            .iter()
+            .map(|text| named_context(text, environment))
+            .collect::<Result<_, _>>()?,
+        tags: args.tags.clone(),
+        target: args.target.clone().filter(|target| !target.is_empty()),
+        build_args,
+        labels: args.labels.iter().map(|text| label(text)).collect::<Result<_, _>>()?,
+        platform: platform(args.platform.as_deref())?,
+        no_cache: args.no_cache,
+        no_cache_filter: args.no_cache_filter.clone(),
+        pull: pull(args.pull.as_deref())?,
+        outputs,
+        secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
+        ssh: args.ssh.iter().map(|text| ssh(text, environment)).collect::<Result<_, _>>()?,
+        entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_, _>>()?,
+        network: network(args.network.as_deref())?,
+        extra_hosts: args.add_hosts.iter().map(|text| host(text)).collect::<Result<_, _>>()?,
+        shm_size: args.shm_size.as_deref().map(|text| size("--shm-size", text)).transpose()?,
+        ulimits: args.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
+        cgroup_parent: args.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
+        limits: limits(args)?,
+        source_date_epoch,
+        proxy,
+        jobs: match args.jobs {
+            Some(0) => return Err(Usage::new("--jobs 0: at least one step must be able to run")),
+            jobs => jobs,
+        },
+    };
+    Ok(Asked { request, insecure, stdout_taken })
+}
+
+/// Flags that Docker has and this builder has not: said, never ignored. What asks for the way it is anyway passes.
+fn refuse_what_is_not_there(args: &BuildArgs) -> Result<(), Usage> {
+    let given: [(&str, bool); 11] = [
+        ("--cache-from", !args.cache_from.is_empty()),
+        ("--cache-to", !args.cache_to.is_empty()),
+        ("--attest", !args.attest.is_empty()),
+        ("--policy", !args.policy.is_empty()),
+        ("--device", !args.device.is_empty()),
+        ("--security-opt", !args.security_opt.is_empty()),
+        ("--squash", args.squash),
+        ("--compress", args.compress),
+        ("--builder", args.builder.as_deref().is_some_and(|name| !matches!(name, "" | "default"))),
+        ("--isolation", args.isolation.as_deref().is_some_and(|name| !matches!(name, "" | "default"))),
+        ("--load", args.load),
+    ];
+    if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+        let usage = Usage::unsupported(flag);
+        return Err(match *flag {
+            "--load" => usage.hint("the image goes into bricklayer's store anyway; for Docker: -o type=docker,dest=- | docker load"),
+            "--compress" => usage.hint("the context is read where it lies, and nothing is sent"),
+            _ => usage,
+        });
+    }
+    for (flag, value) in [("--provenance", &args.provenance), ("--sbom", &args.sbom)] {
+        if let Some(value) = value
+            && !matches!(boolean(flag, value), Ok(false))
+        {
+            return Err(Usage::unsupported(format!("{flag}={value}"))
+                .hint(format!("{flag}=false is how it is anyway")));
+        }
+    }
+    for (flag, value) in [("--rm", &args.rm), ("--force-rm", &args.force_rm)] {
+        if let Some(value) = value
+            && flag == "--rm"
+            && !boolean(flag, value)?
+        {
+            return Err(
+                Usage::unsupported("--rm=false").hint("steps leave no containers behind that could be kept")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Is this argument of the kind that BuildKit takes as a URL?
+fn is_remote(text: &str) -> bool {
+    const PREFIXES: [&str; 6] = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
+    PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+}
+
+/// The context, and the Dockerfile that belongs to it.
+///
+/// `-f` is taken from the current directory and may lie outside the context; where the context is no directory, it is
+/// a path in it.
+fn context(args: &BuildArgs, environment: &Environment) -> Result<(Context, DockerfileSource), Usage> {
+    let file = args.file.as_deref();
+    if file == Some("") {
+        return Err(Usage::new("-f is empty"));
+    }
+    if args.context == "-" {
+        if file == Some("-") {
+            return Err(Usage::new("both the context and the Dockerfile are to come from standard input"));
+        }
+        return standard_input(file, environment);
+    }
+    let directory = environment.path(&args.context);
+    if !directory.exists() && is_remote(&args.context) {
+        let dockerfile = match file {
+            None => DockerfileSource::InContext,
+            Some("-") => DockerfileSource::Text(dockerfile_text(&environment.stdin())?),
+            Some(path) => DockerfileSource::PathInContext(path.to_owned()),
+        };
+        return Ok((Context::Remote(args.context.clone()), dockerfile));
+    }
+    if args.context.is_empty() {
+        return Err(Usage::new("the context is empty").hint("`.` is the current directory"));
+    }
+    match std::fs::metadata(&directory) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => {
+            let usage = Usage::new(format!("the context `{}` is not a directory", args.context));
+            return Err(usage.hint(format!("a Dockerfile is named with -f: build -f {} .", args.context)));
+        }
+        Err(error) => {
+            return Err(Usage::new(format!("cannot read the context `{}`", args.context)).because(error));
+        }
+    }
+    let dockerfile = match file {
+        Some("-") => DockerfileSource::Text(dockerfile_text(&environment.stdin())?),
+        Some(path) if is_remote(path) && !environment.path(path).exists() => {
+            return Err(Usage::unsupported(format!("-f `{path}`: a Dockerfile by URL")));
+        }
+        Some(path) => {
+            let found = environment.path(path);
+            match std::fs::metadata(&found) {
+                Ok(metadata) if metadata.is_dir() => {
+                    return Err(Usage::new(format!("-f `{path}` is a directory"))
+                        .hint(format!("such as -f {}", Path::new(path).join("Dockerfile").display())));
+                }
+                Ok(_) => DockerfileSource::File(found),
+                Err(error) => {
+                    let usage = Usage::new(format!("cannot read the Dockerfile `{path}`")).because(error);
+                    return Err(match directory.join(path).is_file() {
+                        true => usage.hint(format!(
+                            "-f counts from the current directory: -f {}",
+                            Path::new(&args.context).join(path).display()
+                        )),
+                        false => usage,
+                    });
+                }
+            }
+        }
+        None => DockerfileSource::File(default_dockerfile(&directory, &args.context)?),
+    };
+    Ok((Context::Directory(directory), dockerfile))
+}
+
+fn default_dockerfile(directory: &Path, typed: &str) -> Result<PathBuf, Usage> {
+    for name in ["Dockerfile", "dockerfile"] {
+        let path = directory.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    let usage = Usage::new(format!("there is no Dockerfile in `{typed}`"));
+    for name in ["Containerfile", "docker/Dockerfile", "Dockerfile.dev"] {
+        if directory.join(name).is_file() {
+            return Err(usage.hint(format!("name it: -f {}", Path::new(typed).join(name).display())));
+        }
+    }
+    Err(usage.hint("name it with -f FILE"))
+}
+
+/// `-` as context: a tar, or else a Dockerfile that has no context.
+fn standard_input(
+    file: Option<&str>,
+    environment: &Environment,
+) -> Result<(Context, DockerfileSource), Usage> {
+    let Reader(stdin) = environment.stdin();
+    let mut head = Vec::new();
+    {
+        let mut stdin = stdin.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        (&mut *stdin)
+            .take(512)
+            .read_to_end(&mut head)
+            .map_err(|e| Usage::new("cannot read standard input").because(e))?;
+    }
+    if head.is_empty() {
+        return Err(Usage::new("standard input is empty, but the context `-` is to be read from it"));
+    }
+    let tar = is_archive(&head);
+    let whole = std::io::Cursor::new(head).chain(Shared(stdin));
+    let reader = Reader(std::sync::Arc::new(std::sync::Mutex::new(whole)));
+    if tar {
+        let dockerfile = match file {
+            Some(path) => DockerfileSource::PathInContext(path.to_owned()),
+            None => DockerfileSource::InContext,
+        };
+        return Ok((Context::Tar(reader), dockerfile));
+    }
+    if let Some(file) = file {
+        return Err(Usage::new(format!("-f `{file}`: standard input is no tar archive that could hold it")));
+    }
+    Ok((Context::Empty, DockerfileSource::Text(dockerfile_text(&reader)?)))
+}
+
+struct Shared(std::sync::Arc<std::sync::Mutex<dyn Read + Send>>);
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).read(buffer)
+    }
+}
+
+/// By the magic numbers of tar (POSIX ustar, at 257), gzip, bzip2, xz and zstd.
+fn is_archive(head: &[u8]) -> bool {
+    head.get(257..262) == Some(b"ustar")
+        || [&b"\x1f\x8b"[..], b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"]
+            .iter()
+            .any(|magic| head.starts_with(magic))
+}
+
+fn dockerfile_text(Reader(reader): &Reader) -> Result<String, Usage> {
+    let mut bytes = Vec::new();
+    let mut reader = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    (&mut *reader)
+        .take(LARGEST_DOCKERFILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Usage::new("cannot read the Dockerfile from standard input").because(e))?;
+    if bytes.len() as u64 > LARGEST_DOCKERFILE {
+        return Err(Usage::new("the Dockerfile on standard input is larger than 16 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|_| Usage::new("the Dockerfile on standard input is not UTF-8"))
+}
+
+fn named_context(text: &str, environment: &Environment) -> Result<(String, NamedContextSource), Usage> {
+    let (name, value) = name_and_value("--build-context", text)?;
+    let source = if let Some(image) = value.strip_prefix("docker-image://") {
+        NamedContextSource::Image(image.to_owned())
+    } else if let Some(path) = value.strip_prefix("oci-layout://") {
+        NamedContextSource::Layout(environment.path(path).display().to_string())
+    } else if value.starts_with("target:") || value.starts_with("input:") {
+        return Err(Usage::unsupported(format!("--build-context `{text}`")));
+    } else {
+        let path = environment.path(&value);
+        if !path.exists() && is_remote(&value) {
+            NamedContextSource::Remote(value)
+        } else {
+            match std::fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => NamedContextSource::Directory(path),
+                Ok(_) => {
+                    return Err(Usage::new(format!(
+                        "--build-context `{text}`: `{value}` is not a directory"
+                    )));
+                }
+                Err(error) => {
+                    let usage =
+                        Usage::new(format!("--build-context `{text}`: cannot read `{value}`")).because(error);
+                    return Err(
+                        usage.hint("an image is written docker-image://REF, a layout oci-layout://DIR[:TAG]")
+                    );
+                }
+            }
+        }
+    };
+    Ok((name, source))
+}
+
+fn build_args(args: &BuildArgs, environment: &Environment) -> Result<Vec<(String, Option<String>)>, Usage> {
+    args.build_args
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some(("", _)) => Err(Usage::new(format!("--build-arg `{text}` has no name"))),
+            Some((name, value)) => Ok((name.to_owned(), Some(value.to_owned()))),
+            None if text.is_empty() => Err(Usage::new("--build-arg is empty")),
+            None => Ok((text.clone(), environment.get(text).map(str::to_owned))),
+        })
+        .collect()
+}
+
+/// From `--build-arg`, or else from the environment; what comes from there becomes a build arg too, as with buildx.
+fn source_date_epoch(
+    build_args: &mut Vec<(String, Option<String>)>,
+    environment: &Environment,
+) -> Result<Option<i64>, Usage> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    if !build_args.iter().any(|(name, _)| name == NAME)
+        && let Some(value) = environment.setting(NAME)
+    {
+        build_args.push((NAME.to_owned(), Some(value.to_owned())));
+    }
+    let value =
+        build_args.iter().rev().find(|(name, _)| name == NAME).and_then(|(_, value)| value.as_deref());
+    match value {
+        None | Some("") => Ok(None),
+        Some(value) => value.trim().parse().map(Some).map_err(|_| {
+            Usage::new(format!("{NAME} `{value}` is not a number"))
+                .hint("seconds since 1970, such as the output of `git log -1 --format=%ct`")
+        }),
+    }
+}
+
+/// Proxies for RUN and ADD: those of Docker's config.json, and above them those given as build args.
+fn proxies(
+    build_args: &[(String, Option<String>)],
+    environment: &Environment,
+) -> Result<Vec<(String, String)>, Usage> {
+    let mut proxies: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, value: &str| {
+        proxies.retain(|(known, _)| known != name);
+        proxies.push((name.to_owned(), value.to_owned()));
+    };
+    if let Some(path) = environment.docker_config() {
+        for (name, value) in config_proxies(&path)? {
+            set(&name, &value);
+            set(&name.to_lowercase(), &value);
+        }
+    }
+    for (name, value) in build_args {
+        if let Some(value) = value
+            && PROXIES.contains(&name.to_uppercase().as_str())
+            && (*name == name.to_uppercase() || *name == name.to_lowercase())
+        {
+            set(name, value);
+        }
+    }
+    Ok(proxies)
+}
+
+/// `proxies.default` of Docker's config.json (docs.docker.com, "Use a proxy server with the Docker CLI").
+fn config_proxies(path: &Path) -> Result<Vec<(String, String)>, Usage> {
+    let broken = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Usage::new(format!("cannot read Docker's configuration `{}`", path.display())).because(error)
+    };
+    let text = match File::open(path) {
+        Ok(file) => {
+            let mut text = String::new();
+            file.take(LARGEST_CONFIG).read_to_string(&mut text).map_err(|e| broken(e.into()))?;
+            text
+        }
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(broken(error.into())),
+    };
+    let config: serde_json::Value = serde_json::from_str(&text).map_err(|e| broken(e.into()))?;
+    // in the order of `PROXIES`
+    let keys = ["httpProxy", "httpsProxy", "ftpProxy", "noProxy", "allProxy"];
+    let default = &config["proxies"]["default"];
+    Ok(PROXIES
+        .iter()
+        .zip(keys)
+        .filter_map(|(name, key)| Some(((*name).to_owned(), default[key].as_str()?.to_owned())))
+        .collect())
+}
+
+fn label(text: &str) -> Result<(String, String), Usage> {
+    // Docker takes a label without a value
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.to_owned(), value.to_owned())),
+        None if !text.trim().is_empty() => Ok((text.to_owned(), String::new())),
+        _ => Err(Usage::new(format!("--label `{text}` has no name"))),
+    }
+}
+
+/// One platform.
+pub(crate) fn platform(text: Option<&str>) -> Result<Option<Platform>, Usage> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    if text.contains(',') {
+        return Err(Usage::unsupported(format!(
+            "--platform `{text}`: building for several platforms at once"
+        )));
+    }
+    text.parse().map(Some).map_err(|error| Usage::new("--platform").because(error))
+}
+
+fn pull(text: Option<&str>) -> Result<PullPolicy, Usage> {
+    match text {
+        None | Some("missing" | "false") => Ok(PullPolicy::Missing),
+        Some("always" | "true") => Ok(PullPolicy::Always),
+        Some("never") => Ok(PullPolicy::Never),
+        Some(other) => Err(Usage::new(format!("--pull `{other}` is no policy"))
+            .suggest(other, &["always", "missing", "never"])),
+    }
+}
+
+fn network(text: Option<&str>) -> Result<Network, Usage> {
+    match text {
+        None | Some("" | "default") => Ok(Network::Default),
+        Some("none") => Ok(Network::None),
+        Some("host") => Ok(Network::Host),
+        Some(other) => Err(Usage::new(format!("--network `{other}` is no network"))
+            .suggest(other, &["default", "none", "host"])),
+    }
+}
+
+fn entitlement(text: &str) -> Result<Entitlement, Usage> {
+    match text {
+        "network.host" => Ok(Entitlement::NetworkHost),
+        "security.insecure" => Ok(Entitlement::SecurityInsecure),
+        "device" => Err(Usage::unsupported("--allow `device`")),
+        other => Err(Usage::new(format!("--allow `{other}` is no entitlement"))
+            .suggest(other, &["network.host", "security.insecure"])),
+    }
+}
+
+/// `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`. The value is read now, so that a missing file is an error
+/// before the build starts.
+fn secret(text: &str, environment: &Environment) -> Result<Secret, Usage> {
+    const KEYS: [&str; 5] = ["id", "src", "source", "env", "type"];
+    let fail = |why: String| Usage::new(format!("--secret `{text}`: {why}"));
+    let (mut id, mut source, mut variable, mut kind) = (None, None, None, None);
+    for (key, value) in csv::pairs("--secret", text)? {
+        let value = value.ok_or_else(|| fail(format!("`{key}` needs a value")))?;
+        match key.as_str() {
+            "id" => id = Some(value),
+            "src" | "source" => source = Some(value),
+            "env" => variable = Some(value),
+            "type" if matches!(value.as_str(), "file" | "env") => kind = Some(value),
+            "type" => {
+                return Err(fail(format!("there is no type `{value}`")).suggest(&value, &["file", "env"]));
+            }
+            other => return Err(fail(format!("there is no key `{other}`")).suggest(other, &KEYS)),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| fail("the id is missing".to_owned()))?;
+    if source.is_some() && variable.is_some() {
+        return Err(fail("src and env exclude each other".to_owned()));
+    }
+    // as buildx: with type=env, src is a variable; without both, the variable named like the secret, else the file
+    let (variable, file) = match (kind.as_deref(), source, variable) {
+        (Some("file"), None, Some(_)) => return Err(fail("type=file and env exclude each other".to_owned())),
+        (Some("env"), source, variable) => (Some(variable.or(source).unwrap_or_else(|| id.clone())), None),
+        (_, Some(source), _) => (None, Some(source)),
+        (_, None, Some(variable)) => (Some(variable), None),
+        (Some(_), None, None) => (None, Some(id.clone())),
+        (None, None, None) if environment.get(&id).is_some() => (Some(id.clone()), None),
+        (None, None, None) => (None, Some(id.clone())),
+    };
+    let value = match (variable, file) {
+        (Some(variable), _) => environment
+            .get(&variable)
+            .ok_or_else(|| fail(format!("the environment variable `{variable}` is not set")))?
+            .as_bytes()
+            .to_vec(),
+        (None, file) => {
+            let file = file.unwrap_or_default();
+            let mut value = Vec::new();
+            File::open(environment.path(&file))
+                .and_then(|file| file.take(LARGEST_SECRET + 1).read_to_end(&mut value))
+                .map_err(|error| fail(format!("cannot read `{file}`")).because(error))?;
+            value
+        }
+    };
+    if value.len() as u64 > LARGEST_SECRET {
+        return Err(fail("a secret may not be larger than 500 KiB".to_owned()));
+    }
+    Ok(Secret { id, value })
+}
+
+/// `default`, `NAME` (the agent of SSH_AUTH_SOCK) or `NAME=SOCKET`.
+fn ssh(text: &str, environment: &Environment) -> Result<SshAgent, Usage> {
+    let fail = |why: String| Usage::new(format!("--ssh `{text}`: {why}"));
+    let (id, path) = match text.split_once('=') {
+        Some((id, path)) => (id, Some(path)),
+        None => (text, None),
+    };
+    if id.is_empty() {
+        return Err(fail("the name is missing".to_owned()).hint("--ssh default, or --ssh NAME=SOCKET"));
+    }
+    let path = match path {
+        Some(path) if path.contains(',') => {
+            return Err(Usage::unsupported(format!("--ssh `{text}`: several keys or options")));
+        }
+        Some(path) => environment.path(path),
+        None => environment.setting("SSH_AUTH_SOCK").map(|path| environment.path(path)).ok_or_else(|| {
+            fail("SSH_AUTH_SOCK is not set".to_owned()).hint("start an agent: eval $(ssh-agent) && ssh-add")
+        })?,
+    };
+    let metadata = std::fs::metadata(&path)
+        .map_err(|error| fail(format!("cannot read `{}`", path.display())).because(error))?;
+    if !metadata.file_type().is_socket() {
+        return Err(Usage::unsupported(format!("--ssh `{text}`: a key file instead of an agent's socket"))
+            .hint("load the key into an agent: eval $(ssh-agent) && ssh-add FILE, then --ssh default"));
+    }
+    Ok(SshAgent { id: id.to_owned(), socket: path })
+}
+
+fn limits(args: &BuildArgs) -> Result<Limits, Usage> {
+    const RESOURCES: [&str; 7] =
+        ["memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"];
+    let mut memory = args.memory.clone();
+    let mut memory_swap = args.memory_swap.clone();
+    let (mut quota, mut period, mut shares) = (args.cpu_quota, args.cpu_period, args.cpu_shares);
+    let (mut cpus_list, mut mems) = (args.cpuset_cpus.clone(), args.cpuset_mems.clone());
+    for text in &args.resources {
+        let (key, value) = name_and_value("--resource", text)?;
+        let number = || {
+            value
+                .parse::<u64>()
+                .map(Some)
+                .map_err(|_| Usage::new(format!("--resource `{text}` is not a number")))
+        };
+        match key.as_str() {
+            "memory" => memory = Some(value),
+            "memory-swap" => memory_swap = Some(value),
+            "cpu-shares" => shares = number()?,
+            "cpu-period" => period = number()?,
+            "cpu-quota" => quota = number()?,
+            // a list has commas of its own, which also part the limits; the flag of its own has not
+            "cpuset-cpus" => cpus_list = Some(value),
+            "cpuset-mems" => mems = Some(value),
+            _ => {
+                return Err(Usage::new(format!("--resource `{text}`: there is no limit `{key}`"))
+                    .suggest(&key, &RESOURCES));
+            }
+        }
+    }
+    let memory = memory.map(|text| size("--memory", &text)).transpose()?.filter(|bytes| *bytes > 0);
+    let memory_swap = match memory_swap.as_deref() {
+        None | Some("0" | "") => None,
+        Some("-1") => Some(-1),
+        Some(text) => {
+            let bytes = size("--memory-swap", text)?;
+            if memory.is_none_or(|memory| bytes < memory) {
+                return Err(Usage::new(format!("--memory-swap `{text}` is memory and swap together"))
+                    .hint("it needs --memory, and must not be less"));
+            }
+            Some(
+                i64::try_from(bytes)
+                    .map_err(|_| Usage::new(format!("--memory-swap `{text}` is too large")))?,
+            )
+        }
+    };
+    let cpu_quota = match (args.cpus.as_deref(), quota, period) {
+        (Some(text), ..) => Some(cpus(text)?),
+        (None, Some(0), _) => None,
+        (None, Some(quota), period) => {
+            let period = period.unwrap_or(100_000);
+            // kernel/sched/core.c: a period of 1 ms to 1 s, a quota of at least 1 ms
+            if quota < 1000 || !(1000..=1_000_000).contains(&period) {
+                return Err(Usage::new(format!("--cpu-quota {quota} in --cpu-period {period}"))
+                    .hint("the quota is at least 1000, the period 1000 to 1000000 microseconds"));
+            }
+            Some((quota, period))
+        }
+        (None, None, Some(_)) => return Err(Usage::new("--cpu-period needs --cpu-quota")),
+        (None, None, None) => None,
+    };
+    if let Some(shares) = shares
+        && shares != 0
+        && !(2..=262_144).contains(&shares)
+    {
+        return Err(Usage::new(format!("--cpu-shares {shares} is not between 2 and 262144")));
+    }
+    for (flag, list) in [("--cpuset-cpus", &cpus_list), ("--cpuset-mems", &mems)] {
+        if let Some(list) = list
+            && (list.is_empty() || !list.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '-')))
+        {
+            return Err(Usage::new(format!("{flag} `{list}` is not a list such as 0-3,7")));
+        }
+    }
+    Ok(Limits {
+        memory,
+        memory_swap,
+        cpu_quota,
+        cpu_shares: shares.filter(|shares| *shares != 0),
+        cpuset_cpus: cpus_list,
+        cpuset_mems: mems,
+        pids: args.pids_limit.filter(|pids| *pids != 0),
+    })
+}
+
+#[cfg(test)]
+mod tests;
