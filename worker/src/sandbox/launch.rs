@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
 use super::stub::Stubs;
-use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs};
+use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs, seccomp};
 use crate::network::{names, netlink};
 
 /// How soon a cancelled command is noticed.
@@ -199,6 +199,17 @@ impl Inside<'_> {
             groups.insert(0, command.user.gid);
         }
         let procs = self.group.procs();
+        let filter = if sandboxed {
+            let filter = seccomp::filter();
+            Some(filter.ok_or_else(|| {
+                let machine = std::env::consts::ARCH;
+                SandboxError::Invalid(format!(
+                    "there is no system call filter for {machine}: use --security=insecure"
+                ))
+            })?)
+        } else {
+            None
+        };
         let plan = Plan {
             candidates: &self.words.candidates,
             arguments: &self.words.arguments,
@@ -223,7 +234,7 @@ impl Inside<'_> {
             gid: command.user.gid,
             groups: &groups,
             capabilities: policy::capabilities(command.security),
-            filter: None,
+            filter,
         };
         let child = spawn(&plan).map_err(setup("start the supervisor"))?;
         Ok((child, notes))

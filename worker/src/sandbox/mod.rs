@@ -9,6 +9,7 @@ mod launch;
 mod limits;
 mod policy;
 mod rootfs;
+mod seccomp;
 mod stub;
 
 use std::os::fd::OwnedFd;

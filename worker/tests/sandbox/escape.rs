@@ -72,20 +72,6 @@ fn disks_can_be_named_but_not_opened() {
 }
 
 #[test]
-fn the_session_keyring_is_new() {
-    let root = Root::new();
-    // Every keyring of ours is listed with its owner's links; a new session has none of ours to be reached.
-    let session = |text: &str| text.lines().find(|line| line.contains("_ses")).map(str::to_owned);
-    let mut command = root.shell("cat /proc/keys");
-    command.security = Security::Insecure;
-    let inside = output(command);
-    let outside = fs::read_to_string("/proc/keys").unwrap_or_default();
-    let (inside, outside) = (session(&inside), session(&outside));
-    assert!(inside.is_some(), "no session keyring inside");
-    assert_ne!(inside, outside);
-}
-
-#[test]
 fn the_builders_program_can_not_be_reached_through_proc() {
     let root = Root::new();
     let ran_link = ran(root.command(&["/proc/self/exe"]));

@@ -170,3 +170,84 @@ pub(crate) fn tmpfs(target: &str) -> AttachedMount {
         what: bricklayer_worker::sandbox::Attached::Tmpfs { size: None },
     }
 }
+
+/// A program that makes one system call and exits with the error number (0: none, or a small negative of the result).
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod probe {
+    /// Which way it goes into the kernel.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Way {
+        Native,
+        /// `int 0x80`, in a 32-bit program.
+        Bits32,
+        /// Native, with the bit of x32 in the number.
+        X32,
+    }
+
+    pub(crate) fn program(way: Way, number: u32, args: [u32; 4]) -> Vec<u8> {
+        let code = if way == Way::Bits32 { code_32(number, args) } else { code_64(way, number, args) };
+        if way == Way::Bits32 { elf_32(&code) } else { elf_64(&code) }
+    }
+
+    fn code_64(way: Way, number: u32, args: [u32; 4]) -> Vec<u8> {
+        let number = if way == Way::X32 { number | 0x4000_0000 } else { number };
+        let mut code = Vec::new();
+        // mov eax / edi / esi / edx, imm32; mov r10d, imm32
+        for (opcode, value) in
+            [(&[0xb8][..], number), (&[0xbf], args[0]), (&[0xbe], args[1]), (&[0xba], args[2])]
+        {
+            code.extend_from_slice(opcode);
+            code.extend_from_slice(&value.to_le_bytes());
+        }
+        code.extend_from_slice(&[0x41, 0xba]);
+        code.extend_from_slice(&args[3].to_le_bytes());
+        // syscall; mov edi, eax; neg edi; mov eax, 231 (exit_group); syscall
+        code.extend_from_slice(&[0x0f, 0x05, 0x89, 0xc7, 0xf7, 0xdf, 0xb8, 231, 0, 0, 0, 0x0f, 0x05]);
+        code
+    }
+
+    fn code_32(number: u32, args: [u32; 4]) -> Vec<u8> {
+        let mut code = Vec::new();
+        // mov eax / ebx / ecx / edx / esi, imm32
+        for (opcode, value) in
+            [(0xb8, number), (0xbb, args[0]), (0xb9, args[1]), (0xba, args[2]), (0xbe, args[3])]
+        {
+            code.push(opcode);
+            code.extend_from_slice(&u32::to_le_bytes(value));
+        }
+        // int 0x80; mov ebx, eax; neg ebx; mov eax, 252 (exit_group); int 0x80
+        code.extend_from_slice(&[0xcd, 0x80, 0x89, 0xc3, 0xf7, 0xdb, 0xb8, 252, 0, 0, 0, 0xcd, 0x80]);
+        code
+    }
+
+    const BASE: u32 = 0x40_0000;
+
+    fn elf_64(code: &[u8]) -> Vec<u8> {
+        let (base, head) = (u64::from(BASE), 64 + 56);
+        let size = head + code.len() as u64;
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        // Executable, x86-64, version; entry, program headers, section headers; flags; sizes and counts.
+        file.extend([2u16, 62].iter().flat_map(|value| value.to_le_bytes()));
+        file.extend(1u32.to_le_bytes());
+        file.extend([base + head, 64, 0].iter().flat_map(|value| value.to_le_bytes()));
+        file.extend(0u32.to_le_bytes());
+        file.extend([64u16, 56, 1, 0, 0, 0].iter().flat_map(|value| value.to_le_bytes()));
+        // Loadable, readable and executable.
+        file.extend([1u32, 5].iter().flat_map(|value| value.to_le_bytes()));
+        file.extend([0, base, base, size, size, 4096].iter().flat_map(|value: &u64| value.to_le_bytes()));
+        file.extend_from_slice(code);
+        file
+    }
+
+    fn elf_32(code: &[u8]) -> Vec<u8> {
+        let head = 52 + 32;
+        let size = head + code.len() as u32;
+        let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        file.extend([2u16, 3].iter().flat_map(|value| value.to_le_bytes()));
+        file.extend([1u32, BASE + head, 52, 0, 0].iter().flat_map(|value| value.to_le_bytes()));
+        file.extend([52u16, 32, 1, 0, 0, 0].iter().flat_map(|value| value.to_le_bytes()));
+        file.extend([1u32, 0, BASE, BASE, size, size, 5, 4096].iter().flat_map(|value| value.to_le_bytes()));
+        file.extend_from_slice(code);
+        file
+    }
+}

@@ -5,3 +5,4 @@ mod escape;
 mod fixture;
 mod mounts;
 mod processes;
+mod syscalls;

@@ -1,0 +1,115 @@
+//! The table, and what its words mean.
+
+use std::collections::BTreeMap;
+
+/// Every system call, its rule and its numbers.
+const TABLE: &str = include_str!("syscalls.txt");
+
+/// What happens with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// It is made.
+    Allow,
+    /// EPERM.
+    Deny,
+    /// ENOSYS.
+    Missing,
+    /// It is made if none of these bits of its first argument is set.
+    Without(u32),
+    /// It is made if the first argument, of which the kernel takes 32 bits, is in one of these ranges.
+    In(&'static [(u32, u32)]),
+}
+
+/// Flags of clone(2) for new namespaces: mount, cgroup, uts, ipc, user, pid, network.
+const NAMESPACES: u32 = 0x7e02_0000;
+
+/// Linux, Linux on 32 bits, both without address randomisation of the uname kind, and "what is it?".
+const PERSONALITIES: &[(u32, u32)] =
+    &[(0, 0), (8, 8), (0x2_0000, 0x2_0000), (0x2_0008, 0x2_0008), (u32::MAX, u32::MAX)];
+
+/// All address families but AF_ALG (38) and AF_VSOCK (40), the ways to the kernel's crypto and to the machine below.
+const FAMILIES: &[(u32, u32)] = &[(0, 37), (39, 39), (41, u32::MAX)];
+
+/// The rules of one way into the kernel.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// `AUDIT_ARCH_*`.
+    pub(super) architecture: u32,
+    /// Bits that all its numbers have, and that tell it from another one of the same architecture.
+    pub(super) number_bits: u32,
+    /// Number (without these bits) to rule.
+    pub(super) rules: BTreeMap<u32, Rule>,
+}
+
+const X86_64: u32 = 0xc000_003e;
+const I386: u32 = 0x4000_0003;
+const AARCH64: u32 = 0xc000_00b7;
+const ARM: u32 = 0x4000_0028;
+/// `__X32_SYSCALL_BIT`.
+pub(super) const X32_BIT: u32 = 0x4000_0000;
+
+/// The sections for a machine (as in `std::env::consts::ARCH`).
+pub(super) fn sections(machine: &str) -> Option<Vec<Section>> {
+    let section =
+        |architecture, number_bits, column| Section { architecture, number_bits, rules: rules(column) };
+    match machine {
+        // x32 first: its numbers are told apart before the others are looked at.
+        "x86_64" => Some(vec![section(X86_64, X32_BIT, 2), section(X86_64, 0, 0), section(I386, 0, 1)]),
+        "aarch64" => Some(vec![section(AARCH64, 0, 3), section(ARM, 0, 4)]),
+        _ => None,
+    }
+}
+
+fn rules(column: usize) -> BTreeMap<u32, Rule> {
+    let mut rules = BTreeMap::new();
+    for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace().skip(1);
+        let Some(rule) = words.next().and_then(rule) else { continue };
+        if let Some(number) = words.nth(column).and_then(|word| word.parse().ok()) {
+            rules.insert(number, rule);
+        }
+    }
+    rules
+}
+
+fn rule(word: &str) -> Option<Rule> {
+    match word {
+        "allow" => Some(Rule::Allow),
+        "deny" => Some(Rule::Deny),
+        "missing" => Some(Rule::Missing),
+        "clone" => Some(Rule::Without(NAMESPACES)),
+        "personality" => Some(Rule::In(PERSONALITIES)),
+        "socket" => Some(Rule::In(FAMILIES)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_table_is_understood() {
+        let mut before = "";
+        for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+            let words: Vec<_> = line.split_whitespace().collect();
+            assert_eq!(words.len(), 7, "{line}");
+            assert!(before < words[0], "{} is out of order", words[0]);
+            assert!(rule(words[1]).is_some(), "{line}");
+            assert!(words[2..].iter().all(|word| *word == "-" || word.parse::<u32>().is_ok()), "{line}");
+            before = words[0];
+        }
+    }
+
+    #[test]
+    fn no_number_stands_for_two_calls() {
+        for column in 0..5 {
+            let count = TABLE
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .filter(|line| line.split_whitespace().nth(column + 2) != Some("-"))
+                .count();
+            assert_eq!(rules(column).len(), count, "column {column}");
+        }
+    }
+}
