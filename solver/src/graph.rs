@@ -1,6 +1,8 @@
 //! The graph: vertices with an op, inputs and what people see of them. Acyclic by construction: an input must
 //! already be in the graph.
 
+mod print;
+
 use std::collections::HashMap;
 
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -8,8 +10,10 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use crate::op::{Op, Selection};
 use crate::platform::Platform;
 
+pub use print::{dot, json};
+
 /// A vertex of one graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct VertexId(pub u32);
 
 /// A step: an op, what it works on, and what people see of it.
@@ -61,7 +65,7 @@ pub struct StepInfo {
 }
 
 /// Lines of a Dockerfile.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Location {
     /// The file's name, as the caller gave it.
     pub file: String,

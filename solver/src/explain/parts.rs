@@ -152,7 +152,7 @@ impl KeyParts {
         Self { format: FORMAT, kind: kind(&vertex.op).into(), instruction, fields, inputs }
     }
 
-    /// The bytes to store: at most [`MAX_PARTS`], or none if even the fields alone are more.
+    /// The bytes to store: at most [`MAX_PARTS`], or none if even the names of the fields alone are more.
     pub fn encode(&self) -> Vec<u8> {
         let encoded = serde_json::to_vec(self).unwrap_or_default();
         if encoded.len() <= MAX_PARTS {
@@ -170,7 +170,13 @@ impl KeyParts {
                 return encoded;
             }
         }
-        Vec::new()
+        for (name, value) in &mut parts.fields {
+            if let Some(text) = value.text.take_if(|text| text.len() > 64) {
+                value.digest.get_or_insert_with(|| Value::hidden(name, &text).digest.unwrap_or_default());
+            }
+        }
+        let encoded = serde_json::to_vec(&parts).unwrap_or_default();
+        if encoded.len() <= MAX_PARTS { encoded } else { Vec::new() }
     }
 
     /// What [`encode`](Self::encode) wrote; `None` if it was another version, or something else.

@@ -81,6 +81,12 @@ impl Flights {
         (ticket(&flight), Some(Cockpit { cancel, landing: sender }))
     }
 
+    /// How many wait for flights.
+    #[cfg(test)]
+    pub(super) fn passengers(&self) -> usize {
+        lock(&self.under_way).values().map(|flight| *lock(&flight.passengers)).sum()
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         lock(&self.under_way).len()

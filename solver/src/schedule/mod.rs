@@ -123,7 +123,8 @@ pub struct StepReport {
 }
 
 /// What can become of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StepState {
     /// It had not started when the build ended.
     Pending,
@@ -301,7 +302,7 @@ fn chain_of_errors(error: &(dyn Error + 'static)) -> String {
 }
 
 /// What would become of a step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct StepExplanation {
     /// Which.
     pub vertex: VertexId,
@@ -310,7 +311,8 @@ pub struct StepExplanation {
 }
 
 /// What would become of a step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Forecast {
     /// Its result is there, or that of something which needs it.
     Cached,

@@ -85,6 +85,10 @@ pub(super) async fn run(
             }
         }
     }
+    // a flight that another solve still needs keeps this plan; nobody is to wait for its tasks
+    for id in &run.plan.needed {
+        run.plan.step(*id).task.finish(Outcome::Cancelled);
+    }
     let target = board.outputs[run.plan.target.0 as usize].take();
     let result = match (target, failed) {
         (Some(output), None) => Ok(output),

@@ -220,7 +220,7 @@ impl Flying {
     async fn look_up(&self) -> Option<Landed> {
         let (records, key) = (self.records(), self.key);
         match blocking(move || records.find(&[key])).await {
-            Ok(found) => self.found(found.into_iter().next().flatten()?).await,
+            Ok(found) => Some(self.found(found.into_iter().next().flatten()?).await),
             Err(error) => {
                 self.warn("records can't be read, so the step runs", &error);
                 None
@@ -228,10 +228,10 @@ impl Flying {
         }
     }
 
-    async fn found(&self, record: Record) -> Option<Landed> {
+    async fn found(&self, record: Record) -> Landed {
         let record = self.register(record).await;
         let output = Arc::new(Output::Snapshot(record.output.clone()));
-        Some(Landed { output, record: Some(Arc::new(record)), definition: self.definition(), ran: false })
+        Landed { output, record: Some(Arc::new(record)), definition: self.definition(), ran: false }
     }
 
     /// Lets this step's keys lead to a result that was made under others.
@@ -272,21 +272,26 @@ impl Flying {
         };
         self.note(|notes| notes.waited += begun.elapsed());
         let no_cache = self.run.plan.step(self.id).no_cache;
-        // somebody else may have made it while this step waited
-        if !no_cache && let Some(landed) = self.look_up().await {
-            return Ok(landed);
-        }
+        let reasons = match self.look_again(no_cache).await {
+            Ok(Again::Found(record)) => return Ok(self.found(*record).await),
+            Ok(Again::Missed(reasons)) => reasons,
+            Err(error) => {
+                self.warn("records can't be read, so the step runs", &error);
+                Vec::new()
+            }
+        };
         if cancel.is_cancelled() {
             return Err(StepError::Cancelled);
         }
         self.task().start();
+        if !reasons.is_empty() {
+            self.task().missed(reasons.iter().map(ToString::to_string).collect());
+            self.note(|notes| notes.reasons = reasons);
+        }
         let begun = Instant::now();
         let created = SystemTime::now();
-        let work = async {
-            let output = guard("a step", self.work(cancel)).await;
-            (output, begun.elapsed())
-        };
-        let ((), (output, duration)) = tokio::join!(self.tell_why(no_cache), work);
+        let output = guard("a step", async { self.work(cancel).await }).await;
+        let duration = begun.elapsed();
         let output = Arc::new(output?);
         let record = match &*output {
             Output::Snapshot(snapshot) => {
@@ -360,25 +365,28 @@ impl Flying {
         }
     }
 
-    /// Says why there was no result. What can't be said is not worth a failure.
-    async fn tell_why(&self, no_cache: bool) {
-        let reasons = if no_cache {
-            vec![Reason::NoCache]
-        } else {
-            let (records, parts) = (self.records(), self.parts());
-            let family = explain::family(self.run.plan.graph.vertex(self.id));
-            let place = self.run.plan.places.get(self.id);
-            match blocking(move || why(&*records, family, place, &parts)).await {
-                Ok(reasons) => reasons,
-                Err(error) => {
-                    self.warn("records can't be read, so why the step runs is not known", &error);
-                    return;
-                }
+    /// Under the lock: somebody else may have made it while this step waited. If not: why is there no result?
+    async fn look_again(&self, no_cache: bool) -> Result<Again, RecordError> {
+        if no_cache {
+            return Ok(Again::Missed(vec![Reason::NoCache]));
+        }
+        let (records, key, parts) = (self.records(), self.key, self.parts());
+        let family = explain::family(self.run.plan.graph.vertex(self.id));
+        let place = self.run.plan.places.get(self.id);
+        blocking(move || {
+            if let Some(record) = records.find(&[key])?.into_iter().next().flatten() {
+                return Ok(Again::Found(Box::new(record)));
             }
-        };
-        self.task().missed(reasons.iter().map(ToString::to_string).collect());
-        self.note(|notes| notes.reasons = reasons);
+            Ok(Again::Missed(why(&*records, family, place, &parts)?))
+        })
+        .await
     }
+}
+
+/// What a second look found.
+enum Again {
+    Found(Box<Record>),
+    Missed(Vec<Reason>),
 }
 
 /// Compares with the records of the same instruction, or else with the last one from the same place.

@@ -1,12 +1,13 @@
 //! A worker that runs nothing: files are texts in memory, commands a handful of words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::digest::Digest;
 use crate::event::{Stream, Task};
@@ -20,7 +21,7 @@ type Files = BTreeMap<String, String>;
 ///
 /// The arguments of an Exec are commands, one each: `write PATH=TEXT`, `copy FROM=TO`, `unique PATH` (another text
 /// each time), `log TEXT`, `sleep MS`, `fail TEXT`, `panic TEXT`, `lose` (an input is damaged), `hang` (until
-/// cancelled). Copies of a file op put what they select under their destination. A source's output has one
+/// cancelled), `gate NAME` (until [`open`](FakeWorker::open)). Copies of a file op put what they select under their destination. A source's output has one
 /// file.
 #[derive(Default)]
 pub struct FakeWorker {
@@ -29,6 +30,7 @@ pub struct FakeWorker {
     pins: Mutex<BTreeMap<String, String>>,
     next: AtomicI64,
     happenings: Mutex<Vec<Happening>>,
+    gates: watch::Sender<BTreeSet<String>>,
     busy: AtomicUsize,
     busiest: AtomicUsize,
 }
@@ -78,6 +80,13 @@ impl FakeWorker {
     /// Lets a source (by URL or remote) be something else from now on.
     pub fn set_pin(&self, source: &str, version: &str) {
         lock(&self.pins).insert(source.into(), version.into());
+    }
+
+    /// Lets steps through that wait at a gate.
+    pub fn open(&self, gate: &str) {
+        self.gates.send_modify(|open| {
+            open.insert(gate.into());
+        });
     }
 
     /// What happened since this was last asked.
@@ -172,6 +181,13 @@ impl FakeWorker {
             "fail" => return Err(StepError::new(rest)),
             "panic" => panic!("{rest}"),
             "lose" => return Err(StepError::Lost { message: "an input is damaged".into() }),
+            "gate" => {
+                let mut gates = self.gates.subscribe();
+                tokio::select! {
+                    open = gates.wait_for(|open| open.contains(rest)) => drop(open),
+                    () = job.cancel.cancelled() => return Err(StepError::Cancelled),
+                }
+            }
             "hang" => {
                 job.cancel.cancelled().await;
                 return Err(StepError::Cancelled);
