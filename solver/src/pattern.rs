@@ -27,9 +27,20 @@ pub fn glob_match(pattern: &str, name: impl AsRef<[u8]>) -> Result<bool, Pattern
     Ok(Glob::new(pattern)?.matches(name))
 }
 
-/// Has `pattern` a character that means more than itself (`*`, `?`, `[` or `\`)?
+/// Is `pattern` more than a name: has it a `*`, `?` or `[` that no `\` escapes? One that is not is compared as it
+/// is, backslashes included (as BuildKit does).
 pub fn has_wildcards(pattern: &str) -> bool {
-    pattern.contains(['*', '?', '[', '\\'])
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' | '[' => return true,
+            '\\' => {
+                chars.next();
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 /// A compiled pattern of Go's `filepath.Match`.

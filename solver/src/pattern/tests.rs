@@ -72,6 +72,14 @@ fn malformed_globs_are_named() {
 }
 
 #[test]
+fn only_unescaped_wildcards_count() {
+    let cases = [("a", false), ("a*", true), ("a?", true), ("[a", true), ("a]", false), ("a\\*", false), ("a\\\\*", true), ("a\\", false)];
+    for (pattern, expected) in cases {
+        assert_eq!(has_wildcards(pattern), expected, "{pattern}");
+    }
+}
+
+#[test]
 fn names_need_not_be_utf8() {
     assert_eq!(glob_match("a?b", b"a\xffb"), Ok(true));
     assert_eq!(glob_match("a*", b"a\xff\xfe"), Ok(true));
