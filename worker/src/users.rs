@@ -67,14 +67,17 @@ pub fn resolve_user(root: &Root, spec: &str) -> Result<User, UsersError> {
     let entry = match wanted {
         Id::Number(uid) => entries(&passwd).find(|entry| entry.uid == uid),
         Id::Name(name) => Some(
-            entries(&passwd).find(|entry| entry.name == name).ok_or_else(|| UsersError::NoUser(name.to_owned()))?,
+            entries(&passwd)
+                .find(|entry| entry.name == name)
+                .ok_or_else(|| UsersError::NoUser(name.to_owned()))?,
         ),
     };
     let uid = match (&entry, wanted) {
         (_, Id::Number(uid)) => uid,
         (entry, Id::Name(_)) => entry.as_ref().map_or(0, |entry| entry.uid),
     };
-    let home = entry.as_ref().map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
+    let home =
+        entry.as_ref().map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
     let mut user = User { uid, gid: entry.as_ref().map_or(0, |entry| entry.gid), groups: Vec::new(), home };
     match group.map(parse).transpose()? {
         Some(Id::Number(gid)) => user.gid = gid,
@@ -90,7 +93,8 @@ pub fn resolve_user(root: &Root, spec: &str) -> Result<User, UsersError> {
     user.groups.push(user.gid);
     if let (None, Some(entry)) = (group, entry) {
         let file = read(root, "/etc/group")?;
-        for group in groups(&file).filter(|group| group.members.split(',').any(|member| member == entry.name)) {
+        for group in groups(&file).filter(|group| group.members.split(',').any(|member| member == entry.name))
+        {
             if !user.groups.contains(&group.gid) {
                 user.groups.push(group.gid);
             }
@@ -109,7 +113,9 @@ pub fn resolve_owner(root: &Root, owner: &Owner) -> Result<(u32, u32), UsersErro
             Id::Number(uid) => (uid, uid),
             Id::Name(name) => {
                 let passwd = read(root, "/etc/passwd")?;
-                entries(&passwd).find(|entry| entry.name == name).map_or((0, 0), |entry| (entry.uid, entry.gid))
+                entries(&passwd)
+                    .find(|entry| entry.name == name)
+                    .map_or((0, 0), |entry| (entry.uid, entry.gid))
             }
         }
     };

@@ -289,7 +289,7 @@ pub type Xattr = (OsString, Vec<u8>);
 
 /// All extended attributes that can be read, sorted by name. A filesystem that has none: none.
 pub fn xattrs(dir: impl AsFd, name: &OsStr) -> Result<Vec<Xattr>> {
-    let path = proc_path(dir, name);
+    let path = proc_path(&dir, name);
     collect_xattrs(
         |buffer| rustix::fs::llistxattr(&path, buffer),
         |key, buffer| rustix::fs::lgetxattr(&path, key, buffer),
@@ -307,7 +307,7 @@ pub fn fxattrs(fd: impl AsFd) -> Result<Vec<Xattr>> {
 
 /// One extended attribute; `None`: there is none of that name.
 pub fn xattr(dir: impl AsFd, name: &OsStr, key: &OsStr) -> Result<Option<Vec<u8>>> {
-    let path = proc_path(dir, name);
+    let path = proc_path(&dir, name);
     match read_growing(|buffer| rustix::fs::lgetxattr(&path, key, buffer)) {
         Ok(value) => Ok(Some(value)),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
@@ -326,12 +326,12 @@ pub fn fxattr(fd: impl AsFd, key: &OsStr) -> Result<Option<Vec<u8>>> {
 
 /// Sets an extended attribute.
 pub fn set_xattr(dir: impl AsFd, name: &OsStr, key: &OsStr, value: &[u8]) -> Result<()> {
-    rustix::fs::lsetxattr(proc_path(dir, name), key, value, XattrFlags::empty())
+    rustix::fs::lsetxattr(proc_path(&dir, name), key, value, XattrFlags::empty())
 }
 
 /// Removes an extended attribute; that there is none is no error.
 pub fn remove_xattr(dir: impl AsFd, name: &OsStr, key: &OsStr) -> Result<()> {
-    match rustix::fs::lremovexattr(proc_path(dir, name), key) {
+    match rustix::fs::lremovexattr(proc_path(&dir, name), key) {
         Err(Errno::NODATA) => Ok(()),
         other => other,
     }

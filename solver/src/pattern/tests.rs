@@ -73,7 +73,16 @@ fn malformed_globs_are_named() {
 
 #[test]
 fn only_unescaped_wildcards_count() {
-    let cases = [("a", false), ("a*", true), ("a?", true), ("[a", true), ("a]", false), ("a\\*", false), ("a\\\\*", true), ("a\\", false)];
+    let cases = [
+        ("a", false),
+        ("a*", true),
+        ("a?", true),
+        ("[a", true),
+        ("a]", false),
+        ("a\\*", false),
+        ("a\\\\*", true),
+        ("a\\", false),
+    ];
     for (pattern, expected) in cases {
         assert_eq!(has_wildcards(pattern), expected, "{pattern}");
     }

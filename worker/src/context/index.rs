@@ -48,7 +48,8 @@ const COARSE_NS: i128 = 2_100_000_000;
 /// Can a file that is changed after `now` be told from what it is now by its times? `now`: nanoseconds since 1970, taken
 /// before the file was read.
 pub fn settled(metadata: &Metadata, now: i128) -> bool {
-    let nanoseconds = |(seconds, nanoseconds): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    let nanoseconds =
+        |(seconds, nanoseconds): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     let latest = nanoseconds(metadata.ctime).max(nanoseconds(metadata.mtime));
     let granularity = if metadata.ctime.1 == 0 { COARSE_NS } else { TICK_NS };
     latest < now - granularity
@@ -172,7 +173,8 @@ impl Index {
 
     /// The files of a directory.
     pub fn directory(&self, path: &Path) -> IndexDir {
-        let block = self.directories.get(path).and_then(|range| self.bytes.get(range.clone())).unwrap_or_default();
+        let block =
+            self.directories.get(path).and_then(|range| self.bytes.get(range.clone())).unwrap_or_default();
         let mut reader = Reader { bytes: block, at: 0 };
         let mut entries = Vec::new();
         while let Some(entry) = reader.entry() {

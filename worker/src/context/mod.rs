@@ -46,8 +46,9 @@ impl ContextSet {
         if let Some(tree) = open.get(source) {
             return Ok(Arc::clone(tree));
         }
-        let directory =
-            self.directory(&source.name).ok_or_else(|| FilesError::NoContext { name: source.name.clone() })?;
+        let directory = self
+            .directory(&source.name)
+            .ok_or_else(|| FilesError::NoContext { name: source.name.clone() })?;
         let index = self.indexes.as_deref().map(|indexes| indexes.join(index::file_name(directory)));
         let mut tree = SourceTree::local(directory, &source.ignore, index.as_deref())?;
         if source.name != "context" {
@@ -61,7 +62,8 @@ impl ContextSet {
     /// Writes the indexes of all trees that read something. To be called when a build ends, however it ends. An index
     /// only saves time: one that can't be written is reported and may be ignored.
     pub fn save(&self) -> Result<(), FilesError> {
-        let trees: Vec<_> = self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let trees: Vec<_> =
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let mut result = Ok(());
         for tree in trees {
             if let Err(error) = tree.save_index() {

@@ -139,7 +139,9 @@ pub(crate) fn as_copied(tree: &SourceTree, entry: &Entry) -> Metadata {
 /// Is the extended attribute copied? Those of overlayfs say how a tree is stored, and SELinux labels belong to the host.
 pub(crate) fn keeps_xattr(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.") && name != b"security.selinux"
+    !name.starts_with(b"trusted.overlay.")
+        && !name.starts_with(b"user.overlay.")
+        && name != b"security.selinux"
 }
 
 /// The extended attributes of an entry that are copied.
@@ -150,7 +152,7 @@ pub(crate) fn copied_xattrs(tree: &SourceTree, entry: &Entry) -> Result<Vec<Xatt
     let found = if entry.path.as_os_str().is_empty() {
         at::fxattrs(tree.root().as_fd())
     } else {
-        at::xattrs(tree.open_parent(entry)?, entry.name())
+        at::xattrs(&tree.open_parent(entry)?, entry.name())
     };
     let mut xattrs = found.map_err(FilesError::io("read attributes of", &entry.path))?;
     xattrs.retain(|(name, _)| keeps_xattr(name));

@@ -18,8 +18,8 @@ use std::io::Seek;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use bricklayer_cache::layer::unpack::{Mode as UnpackMode, UnpackOptions, unpack};
 use bricklayer_cache::layer::sniff;
+use bricklayer_cache::layer::unpack::{Mode as UnpackMode, UnpackOptions, unpack};
 use bricklayer_cache::root::{Kind, Metadata, Root, RootError, at};
 use bricklayer_solver::mode::SymbolicMode;
 use bricklayer_solver::pattern::clean;
@@ -138,7 +138,14 @@ impl<'a> Writer<'a> {
             self.times.insert(target.clone(), item.top.metadata().mtime);
             let links = hard_links(item);
             for (found, link) in item.below.iter().zip(links) {
-                self.place(tree, item, &found.entry, &target.join(&found.rel), link.map(|rel| target.join(rel)), attributes)?;
+                self.place(
+                    tree,
+                    item,
+                    &found.entry,
+                    &target.join(&found.rel),
+                    link.map(|rel| target.join(rel)),
+                    attributes,
+                )?;
             }
             return Ok(());
         }
@@ -223,7 +230,11 @@ impl<'a> Writer<'a> {
             match existing.map(|existing| existing.kind) {
                 Some(Kind::Directory) => {}
                 Some(kind) if !attributes.replace => {
-                    return Err(FilesError::OntoFile { from: entry.path.display().to_string(), to: target.to_owned(), kind });
+                    return Err(FilesError::OntoFile {
+                        from: entry.path.display().to_string(),
+                        to: target.to_owned(),
+                        kind,
+                    });
                 }
                 existing => {
                     if existing.is_some() {
@@ -242,7 +253,11 @@ impl<'a> Writer<'a> {
         match existing.map(|existing| existing.kind) {
             None => {}
             Some(Kind::Directory) if ours && !attributes.replace => {
-                let from = if item.below.is_empty() { item.source.clone() } else { entry.path.display().to_string() };
+                let from = if item.below.is_empty() {
+                    item.source.clone()
+                } else {
+                    entry.path.display().to_string()
+                };
                 return Err(FilesError::OntoDirectory { from, to: target.to_owned() });
             }
             Some(_) => {
@@ -297,7 +312,8 @@ impl<'a> Writer<'a> {
         let (uid, gid) = attributes.owner(metadata);
         at::chown(dir, name, uid, gid).map_err(FilesError::io("change the owner of", target))?;
         if metadata.kind != Kind::Symlink {
-            at::chmod(dir, name, attributes.mode(metadata)).map_err(FilesError::io("change the mode of", target))?;
+            at::chmod(dir, name, attributes.mode(metadata))
+                .map_err(FilesError::io("change the mode of", target))?;
         }
         for (key, value) in copied_xattrs(tree, entry)? {
             // Best effort, as in BuildKit: the result's filesystem, or our rights, may not have it.
@@ -310,7 +326,10 @@ impl<'a> Writer<'a> {
     fn open(&self, tree: &SourceTree, entry: &Entry) -> Result<(File, Metadata), FilesError> {
         let file = match tree.root().open_file(&entry.path) {
             Ok(file) => file,
-            Err(error) if tree.is_local() && (error.is_not_found() || matches!(error, RootError::NotAFile { .. })) => {
+            Err(error)
+                if tree.is_local()
+                    && (error.is_not_found() || matches!(error, RootError::NotAFile { .. })) =>
+            {
                 return Err(tree.changed(entry));
             }
             Err(error) => return Err(error.into()),

@@ -127,10 +127,12 @@ impl FilesError {
     /// What the user can do about it, if anything.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Ignored { .. } => {
-                Some("take the file back in with a `!` line in .dockerignore, after the line that excludes it")
+            Self::Ignored { .. } => Some(
+                "take the file back in with a `!` line in .dockerignore, after the line that excludes it",
+            ),
+            Self::Changed { .. } => {
+                Some("something else writes there: build again, or exclude it in .dockerignore")
             }
-            Self::Changed { .. } => Some("something else writes there: build again, or exclude it in .dockerignore"),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("the disk is full; `bricklayer prune` frees what no build needs")
             }

@@ -93,7 +93,8 @@ fn copy_files(
     writer: &mut Writer<'_>,
     how: Apply,
 ) -> Result<(), FilesError> {
-    let attributes = attributes(base, copy.owner.as_ref(), copy.mode.as_ref(), copy.created, copy.replace, how)?;
+    let attributes =
+        attributes(base, copy.owner.as_ref(), copy.mode.as_ref(), copy.created, copy.replace, how)?;
     for item in select::select(tree, &copy.selection)? {
         writer.copy(tree, &item, &copy.dest, copy.unpack, &attributes)?;
     }
@@ -145,8 +146,7 @@ fn remove(base: &Root, path: &str, allow_missing: bool) -> Result<(), FilesError
 /// is there: the top for a directory, below it for a single file. Shares no file with the source.
 pub fn materialise(tree: &SourceTree, source: &str, into: &Root) -> Result<PathBuf, FilesError> {
     let selection = Selection { paths: vec![source.to_owned()], ..Selection::default() };
-    let attributes =
-        Attributes { owner: None, mode: ModeChange::Keep, created: (0, 0), replace: false };
+    let attributes = Attributes { owner: None, mode: ModeChange::Keep, created: (0, 0), replace: false };
     let mut writer = Writer::new(into, false);
     let mut place = PathBuf::new();
     for item in select::select(tree, &selection)? {
@@ -154,7 +154,8 @@ pub fn materialise(tree: &SourceTree, source: &str, into: &Root) -> Result<PathB
         if item.top.kind() == Kind::Directory {
             if !item.top.path.as_os_str().is_empty() {
                 let mode = rustix::fs::Mode::from_raw_mode(item.top.metadata().mode);
-                rustix::fs::fchmod(into.as_fd(), mode).map_err(RootError::io("change the mode of", Path::new("/")))?;
+                rustix::fs::fchmod(into.as_fd(), mode)
+                    .map_err(RootError::io("change the mode of", Path::new("/")))?;
             }
         } else {
             place.push(&item.name);
@@ -163,3 +164,6 @@ pub fn materialise(tree: &SourceTree, source: &str, into: &Root) -> Result<PathB
     writer.finish()?;
     Ok(place)
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,7 +95,11 @@ fn existing(tree: &SourceTree, source: &str, path: &Path, follow: bool) -> Resul
         Lookup::Found(entry) => return Ok(entry),
         Lookup::Missing => (source.to_owned(), tree.place().to_owned()),
         Lookup::Ignored(pattern) => {
-            return Err(FilesError::Ignored { path: source.to_owned(), place: tree.place().to_owned(), pattern });
+            return Err(FilesError::Ignored {
+                path: source.to_owned(),
+                place: tree.place().to_owned(),
+                pattern,
+            });
         }
     };
     Err(FilesError::NotFound { path, place })
@@ -136,7 +140,8 @@ fn with_parents(
 ) -> Result<Vec<Item>, FilesError> {
     let (base, path) = source.split_once("/./").unwrap_or(("", source));
     let (base, path) = (inside(base), inside(path));
-    let make = |top, below, literal| Item { source: source.to_owned(), name: OsString::new(), top, below, literal };
+    let make =
+        |top, below, literal| Item { source: source.to_owned(), name: OsString::new(), top, below, literal };
     if wildcards && (has_wildcards(&base) || has_wildcards(&path)) {
         let bases = if has_wildcards(&base) { expand(tree, &base)? } else { vec![PathBuf::from(base)] };
         let include = Patterns::new(&[if path.is_empty() { "**" } else { &path }])?;
@@ -199,9 +204,15 @@ struct Step {
 }
 
 /// What the filter leaves of all that is below `top`; paths get `prefix` in front. Directories are read in parallel.
-fn walk(tree: &SourceTree, top: &Arc<Entry>, prefix: &Path, filter: &Filter<'_>) -> Result<Vec<Found>, FilesError> {
+fn walk(
+    tree: &SourceTree,
+    top: &Arc<Entry>,
+    prefix: &Path,
+    filter: &Filter<'_>,
+) -> Result<Vec<Found>, FilesError> {
     let walked = Mutex::new((HashMap::new(), None));
-    let mut state = State { exclude: filter.exclude.verdict(prefix.as_os_str().as_bytes()), ..State::default() };
+    let mut state =
+        State { exclude: filter.exclude.verdict(prefix.as_os_str().as_bytes()), ..State::default() };
     if let Some(include) = filter.include {
         state.include = include.verdict(prefix.as_os_str().as_bytes());
     }
@@ -214,7 +225,8 @@ fn walk(tree: &SourceTree, top: &Arc<Entry>, prefix: &Path, filter: &Filter<'_>)
     // Depth first, in order. Directories that are not included themselves wait for something in them that is.
     let mut found = Vec::new();
     let mut waiting: Vec<Found> = Vec::new();
-    let mut stack: Vec<std::vec::IntoIter<Step>> = vec![directories.remove(prefix).unwrap_or_default().into_iter()];
+    let mut stack: Vec<std::vec::IntoIter<Step>> =
+        vec![directories.remove(prefix).unwrap_or_default().into_iter()];
     // Which level of the stack put something into `waiting`.
     let mut waits: Vec<bool> = vec![false];
     while let Some(level) = stack.last_mut() {

@@ -122,7 +122,13 @@ impl SourceTree {
     /// The merged view of a snapshot: files are taken as they are, with owners and xattrs. `place` is what people call it:
     /// `stage build`.
     pub fn snapshot(root: Root, place: impl Into<String>) -> Self {
-        Self { root, place: place.into(), local: None, directories: Mutex::default(), singles: Mutex::default() }
+        Self {
+            root,
+            place: place.into(),
+            local: None,
+            directories: Mutex::default(),
+            singles: Mutex::default(),
+        }
     }
 
     /// The same tree, called otherwise in messages (`the context` is what a local directory is called at first).
@@ -170,11 +176,19 @@ impl SourceTree {
         if let Some(local) = self.local.as_ref().filter(|_| !path.as_os_str().is_empty()) {
             verdict = local.ignore.verdict(path.as_os_str().as_bytes());
             let directory = metadata.kind == Kind::Directory;
-            if verdict.matched() && !(directory && local.ignore.could_reinclude_below(path.as_os_str().as_bytes())) {
+            if verdict.matched()
+                && !(directory && local.ignore.could_reinclude_below(path.as_os_str().as_bytes()))
+            {
                 return Ok(self.hidden(path));
             }
         }
-        let entry = Entry { path: path.to_owned(), found: metadata, hidden: verdict.matched(), verdict, content: OnceLock::new() };
+        let entry = Entry {
+            path: path.to_owned(),
+            found: metadata,
+            hidden: verdict.matched(),
+            verdict,
+            content: OnceLock::new(),
+        };
         if let Some(local) = &self.local
             && entry.found.kind == Kind::File
             && !local.index.is_empty()
@@ -190,7 +204,8 @@ impl SourceTree {
     }
 
     fn hidden(&self, path: &Path) -> Lookup {
-        let pattern = self.local.as_ref().and_then(|local| local.ignore.matched_by(path.as_os_str().as_bytes()));
+        let pattern =
+            self.local.as_ref().and_then(|local| local.ignore.matched_by(path.as_os_str().as_bytes()));
         Lookup::Ignored(pattern.unwrap_or_default().to_owned())
     }
 
@@ -261,7 +276,9 @@ impl SourceTree {
             if let Some(local) = self.local.as_ref().filter(|local| !local.ignore.is_empty()) {
                 let bytes = path.as_os_str().as_bytes();
                 verdict = local.ignore.below(&entry.verdict, bytes);
-                if verdict.matched() && !(kind == Kind::Directory && local.ignore.could_reinclude_below(bytes)) {
+                if verdict.matched()
+                    && !(kind == Kind::Directory && local.ignore.could_reinclude_below(bytes))
+                {
                     continue;
                 }
             }
@@ -269,7 +286,9 @@ impl SourceTree {
                 entries.push(Arc::clone(single));
                 continue;
             }
-            let Some(found) = at::lstat(&fd, &name).map_err(FilesError::io("look at", &path))? else { continue };
+            let Some(found) = at::lstat(&fd, &name).map_err(FilesError::io("look at", &path))? else {
+                continue;
+            };
             let hidden = verdict.matched();
             if found.kind != Kind::Directory {
                 if hidden {
@@ -320,6 +339,14 @@ impl SourceTree {
         Err(self.changed(entry))
     }
 
+    /// For tests: the file at `path` was read in the tick in which it was written, and held this.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, path: &Path, hash: ContentHash) {
+        if let Ok(Lookup::Found(entry)) = self.look_up(path, true) {
+            entry.content.get_or_init(|| Content { hash, metadata: entry.found, settled: false });
+        }
+    }
+
     /// The error of a file that somebody else changes.
     pub(crate) fn changed(&self, entry: &Entry) -> FilesError {
         FilesError::Changed { path: entry.path.display().to_string(), place: self.place.clone() }
@@ -356,7 +383,8 @@ impl SourceTree {
             path.ancestors().zip(path.ancestors().skip(1)).any(|(path, parent)| {
                 let name = path.file_name().unwrap_or_default();
                 directories.get(parent).is_some_and(|directory| {
-                    directory.entries.binary_search_by(|entry| entry.name().cmp(name)).is_err() && !ignored(path)
+                    directory.entries.binary_search_by(|entry| entry.name().cmp(name)).is_err()
+                        && !ignored(path)
                 })
             })
         };
@@ -365,7 +393,10 @@ impl SourceTree {
 }
 
 /// Entries sorted by name; of two with one name, that of `first`.
-fn merged(first: impl Iterator<Item = IndexEntry>, second: impl Iterator<Item = IndexEntry>) -> Vec<IndexEntry> {
+fn merged(
+    first: impl Iterator<Item = IndexEntry>,
+    second: impl Iterator<Item = IndexEntry>,
+) -> Vec<IndexEntry> {
     let mut entries: Vec<_> = first.chain(second).collect();
     entries.sort_by(|a, b| a.name().cmp(b.name()));
     entries.dedup_by(|later, earlier| later.name() == earlier.name());
@@ -392,7 +423,11 @@ impl Entry {
 /// The parts of a path, last first: names and `..`.
 fn parts(path: &Path) -> Vec<OsString> {
     let parts = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
-    parts.filter(|part| !part.is_empty() && *part != b".").map(|part| OsStr::from_bytes(part).to_owned()).rev().collect()
+    parts
+        .filter(|part| !part.is_empty() && *part != b".")
+        .map(|part| OsStr::from_bytes(part).to_owned())
+        .rev()
+        .collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -411,7 +446,8 @@ pub(crate) fn nanoseconds_now() -> i128 {
 fn hash_file(file: &mut File, size: u64) -> io::Result<ContentHash> {
     const LARGE: u64 = 16 << 20;
     let mut hasher = blake3::Hasher::new();
-    let buffer = if size >= LARGE { 4 << 20 } else { usize::try_from(size.clamp(4096, 256 << 10)).unwrap_or(4096) };
+    let buffer =
+        if size >= LARGE { 4 << 20 } else { usize::try_from(size.clamp(4096, 256 << 10)).unwrap_or(4096) };
     let mut buffer = vec![0; buffer];
     loop {
         let count = match file.read(&mut buffer) {
