@@ -1,21 +1,81 @@
 //! The store: a directory that holds blobs, layers, records and images, used by any number of processes at once.
+//!
+//! # On disk
+//!
+//! ```text
+//! <root>/                    mode 0700
+//! ├── version                format number; a newer one is refused
+//! ├── meta.db                SQLite in WAL mode: everything that is known about the rest
+//! ├── oci/                   a valid OCI image layout
+//! │   ├── blobs/sha256/<hex> finished blobs
+//! │   └── index.json         the named images, written anew from the database when they change
+//! ├── layers/<id>/           trees
+//! ├── mounts/<hash>-<n>/     cache mounts
+//! ├── ingest/<lease>/        whatever a process is writing; the rubbish that it is removing
+//! └── leases/
+//!     ├── <pid>-<number>     one locked file per open store, listing what it holds
+//!     ├── .gate              locked shared to find and hold, exclusive to remove
+//!     ├── .keys              byte-range locks: steps being run, layers being made, cache mounts in use
+//!     └── .reserve           space for pruning on a full disk
+//! ```
+//!
+//! # Invariants
+//!
+//! - What has a row in the database is complete: files are written in `ingest/`, checked, renamed, and then noted. So a
+//!   crash leaves rubbish in `ingest/`, which the next process removes, or a file without a row, which the next
+//!   pruning removes. Removing goes the other way: first the row, then the file.
+//! - What has a row may still be damaged by others: whoever finds a file missing, of the wrong size, or with the wrong digest
+//!   forgets it, and everything that needs it counts as absent.
+//! - What may not have reached the disk is marked, and dropped if the machine went down before it did (`sync`).
+//! - What was found or made stays until the store is closed (`lease`): pruning knows what every process holds.
+//! - Layers are numbered; a number is never used twice.
+//!
+//! # Concurrency
+//!
+//! All of it works for threads and for processes alike. Locks are taken in this order: keys (`lock`), the one mutex of a
+//! process around its database connection, the gate, SQLite's own. Nothing slow happens under the last three: no fsync but in
+//! [`Store::sync`] and where names of images or pruning are written, no copying, no hashing.
+//!
+//! Calls block (on the disk, or on a lock); only waiting for a key is asynchronous.
 
-use std::fs::File;
-use std::io::Read;
+mod blobs;
+mod cache_mounts;
+mod db;
+mod error;
+mod images;
+mod layers;
+mod layout;
+mod lease;
+mod lock;
+mod prune;
+mod recompress;
+mod records;
+mod remove;
+mod sync;
+
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bricklayer_solver::Digest;
-use bricklayer_solver::image::ImageConfig;
-use bricklayer_solver::record::{Layer, LayerId, Snapshot};
 
-/// A store that is open. Cheap to clone; the last clone ends the lease.
-#[derive(Clone)]
-pub struct Store {}
+use db::{Db, Fail};
+use layout::Layout;
+use lease::{Gate, Lease};
 
-/// Why the store could not do something.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {}
+pub use blobs::{BlobReader, BlobWriter};
+pub use cache_mounts::{CacheMount, Fill};
+pub use error::StoreError;
+pub use layers::{LayerBlob, LayerDraft, LayerInfo};
+pub use prune::{PruneOptions, PruneReport, Usage, UsageEntry, UsageKind};
+
+/// How exactly times of last use are kept, in milliseconds: a use is written down only if the last one is that old, so that
+/// a build that finds everything writes nothing.
+const USE_GRANULARITY: i64 = 10 * 60 * 1000;
 
 /// A blob as a manifest names it (OCI image-spec, descriptor.md).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -61,160 +121,134 @@ pub struct NamedImage {
     pub created_ms: i64,
 }
 
-/// A new layer that is being made: `tree()` and `work()` lie on one filesystem, in `ingest/`. Dropped without
-/// [`commit`](Self::commit), it is removed.
-pub struct LayerDraft {}
-
-impl LayerDraft {
-    /// The directory that becomes the layer (an overlay's upper directory). Empty, mode 0755.
-    pub fn tree(&self) -> &Path {
-        unimplemented!()
-    }
-    /// An empty directory beside it (an overlay's work directory).
-    pub fn work(&self) -> &Path {
-        unimplemented!()
-    }
-    /// Makes it a layer: renamed into `layers/<id>` whole. `content` is the content digest of its tree.
-    pub fn commit(self, content: Digest) -> Result<Layer, StoreError> {
-        let _ = content;
-        unimplemented!()
-    }
+/// A store that is open. Cheap to clone; the last clone ends the lease.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
 }
 
-/// A blob that is being written: bytes go to `ingest/` and are hashed on the way.
-pub struct BlobWriter {}
-
-impl BlobWriter {
-    /// Checks digest and size, and makes it visible under its digest. One that is already there is left alone.
-    pub fn commit(self, expected: Option<(Digest, u64)>) -> Result<(Digest, u64), StoreError> {
-        let _ = expected;
-        unimplemented!()
-    }
+struct Inner {
+    layout: Layout,
+    state: Mutex<State>,
+    /// Was something written or used that may not be on disk yet?
+    unsynced: AtomicBool,
+    /// Bytes that were left when room was last made.
+    room_made: AtomicU64,
 }
 
-impl std::io::Write for BlobWriter {
-    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-        unimplemented!()
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        unimplemented!()
-    }
+struct State {
+    db: Db,
+    lease: Lease,
+    gate: Gate,
 }
 
-#[expect(unused_variables, reason = "stubs")]
 impl Store {
     /// Opens the store at `root`, makes it if there is none, takes a lease, and removes what killed processes left.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NewerFormat`] if a newer program wrote it, [`StoreError::NotAStore`] if the directory holds other files,
+    /// [`StoreError::NoSharedMemory`] if its filesystem cannot hold a store.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        unimplemented!()
+        let layout = Layout::open(root)?;
+        let gate = Gate::open(&layout)?;
+        let mut lease = Lease::take(&layout, &gate)?;
+        let db = Db::open(&layout)?;
+        sync::recover(&layout, &db, &mut lease, &gate)?;
+        let inner = Inner {
+            layout,
+            state: Mutex::new(State { db, lease, gate }),
+            unsynced: AtomicBool::new(false),
+            room_made: AtomicU64::new(0),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
-    /// Its directory.
+
+    /// Its directory, absolute.
     pub fn path(&self) -> &Path {
-        unimplemented!()
+        self.inner.layout.root()
     }
+
     /// A directory of this process's own under `ingest/` for temporary files; removed with the lease.
     pub fn scratch(&self) -> Result<PathBuf, StoreError> {
-        unimplemented!()
-    }
-
-    // blobs
-    /// Starts a blob.
-    pub fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
-        unimplemented!()
-    }
-    /// Copies a blob in: at most `size` bytes are read.
-    pub fn put_blob(&self, source: &mut dyn Read, digest: Digest, size: u64) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    /// Is it there (with the right size)? What was found stays while the lease lives.
-    pub fn has_blob(&self, digest: Digest) -> bool {
-        unimplemented!()
-    }
-    /// Opens a blob.
-    pub fn open_blob(&self, digest: Digest) -> Result<File, StoreError> {
-        unimplemented!()
-    }
-    /// Reads a small blob (manifest, config): verified, at most `limit` bytes.
-    pub fn read_blob(&self, digest: Digest, limit: u64) -> Result<Vec<u8>, StoreError> {
-        unimplemented!()
-    }
-
-    // layers
-    /// Starts a layer.
-    pub fn draft_layer(&self) -> Result<LayerDraft, StoreError> {
-        unimplemented!()
-    }
-    /// The layers of an image in the store, lowest first, known by their diff IDs: found, or entered as
-    /// layers that have a blob and no tree yet. Refused where the numbers of layers and diff IDs differ.
-    pub fn image_layers(&self, config: &ImageConfig, blobs: &[Descriptor]) -> Result<Snapshot, StoreError> {
-        unimplemented!()
-    }
-    /// The layer's tree; made from its blob, verified against its diff ID, where there is none. `below` are the
-    /// layers under it (a hard link may point into them). Two callers at once do it once.
-    pub fn layer_tree(&self, layer: LayerId, below: &[LayerId]) -> Result<PathBuf, StoreError> {
-        unimplemented!()
-    }
-    /// The layer as a blob; made from its tree where there is none with this compression (any will do if `force` is
-    /// false). `progress` gets bytes of tar done. `clamp`: no file is newer than this (seconds since 1970).
-    pub fn layer_blob(
-        &self,
-        layer: LayerId,
-        compression: Compression,
-        force: bool,
-        clamp: Option<i64>,
-        progress: &dyn Fn(u64),
-    ) -> Result<Packed, StoreError> {
-        unimplemented!()
-    }
-
-    // images
-    /// Gives `name` to a manifest or index that is in the store, with everything that it needs.
-    pub fn tag(&self, name: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    /// What has that name.
-    pub fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
-        unimplemented!()
-    }
-    /// All names.
-    pub fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
-        unimplemented!()
-    }
-    /// Takes a name away; false: there was none. Blobs and layers go when pruning finds that nothing needs them.
-    pub fn untag(&self, name: &str) -> Result<bool, StoreError> {
-        unimplemented!()
-    }
-
-    // sources
-    /// Remembers where blobs of a manifest can be fetched from (a repository), for layers that are not here yet.
-    pub fn remember_origin(&self, manifest: Digest, repository: &str) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    /// Where that was.
-    pub fn origin(&self, manifest: Digest) -> Result<Option<String>, StoreError> {
-        unimplemented!()
-    }
-
-    // cache mounts
-    /// The directory of a cache mount, made if there is none; locked for as long as the guard lives
-    /// (`shared`: with others; `exclusive`: alone; `private`: one that nobody else has).
-    pub fn cache_mount(
-        &self,
-        id: &str,
-        sharing: bricklayer_solver::op::Sharing,
-    ) -> Result<CacheMount, StoreError> {
-        unimplemented!()
-    }
-
-    /// Makes everything that was written since the store was opened durable (`syncfs`) and its records with it.
-    pub fn sync(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        let mut state = self.inner.state();
+        let path = state.lease.draft("scratch")?;
+        std::fs::create_dir(&path).map_err(error::io_error("create", &path))?;
+        Ok(path)
     }
 }
 
-/// A cache mount in use.
-pub struct CacheMount {
-    /// Its directory.
-    pub path: PathBuf,
-    /// Was it made just now (so that it can be filled)?
-    pub fresh: bool,
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked rolled its transaction back; nothing else in there can be half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks something up, or publishes it, and holds it: nothing is pruned meanwhile, nor what `body` holds after it.
+    fn shared<T>(&self, body: impl FnOnce(&mut Use<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut state = self.state();
+        let State { db, lease, gate } = &mut *state;
+        gate.shared(|| {
+            let value = body(&mut Use { db, lease })?;
+            lease.write()?;
+            Ok(value)
+        })
+    }
+
+    fn used_unsynced(&self, unsynced: bool) {
+        if unsynced {
+            self.unsynced.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let State { db, lease, .. } = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if has_uses(lease) {
+            // The worst is that something is pruned earlier than it should.
+            let _ = db.write("note last uses", |tx| flush_uses(tx, lease));
+        }
+    }
+}
+
+/// What can be done while the gate is held.
+struct Use<'a> {
+    db: &'a Db,
+    lease: &'a mut Lease,
+}
+
+fn has_uses(lease: &Lease) -> bool {
+    let old = now_ms() - USE_GRANULARITY;
+    !lease.mounts.is_empty()
+        || lease.layers.values().any(|&used| used < old)
+        || lease.blobs.values().any(|&(_, used)| used < old)
+}
+
+/// Writes down the last use of what the lease holds.
+fn flush_uses(tx: &rusqlite::Connection, lease: &mut Lease) -> Result<(), Fail> {
+    let now = now_ms();
+    let old = now - USE_GRANULARITY;
+    let mut statement = tx.prepare_cached("UPDATE layers SET used_ms = ? WHERE id = ?")?;
+    for (layer, used) in lease.layers.iter_mut().filter(|(_, used)| **used < old) {
+        statement.execute([now, layer.0])?;
+        *used = now;
+    }
+    let mut statement = tx.prepare_cached("UPDATE blobs SET used_ms = ? WHERE digest = ?")?;
+    for (digest, (_, used)) in lease.blobs.iter_mut().filter(|(_, (_, used))| *used < old) {
+        statement.execute(rusqlite::params![now, digest.as_bytes()])?;
+        *used = now;
+    }
+    let mut statement = tx.prepare_cached("UPDATE mounts SET used_ms = ? WHERE name = ?")?;
+    for name in lease.mounts.drain() {
+        statement.execute(rusqlite::params![now, name])?;
+    }
+    Ok(())
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

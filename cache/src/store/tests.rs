@@ -1,0 +1,128 @@
+//! What the store promises, over all its parts.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use bricklayer_solver::record::{Layer, LayerId, Record, RecordStore, Snapshot};
+
+use super::*;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    (dir, store)
+}
+
+/// Makes a layer of one file.
+fn layer(store: &Store, text: &str) -> Layer {
+    let draft = store.draft_layer().unwrap();
+    fs::write(draft.tree().join("file"), text).unwrap();
+    draft.commit(Digest::of(text.as_bytes())).unwrap()
+}
+
+fn record(layers: &[Layer]) -> Record {
+    Record {
+        output: Snapshot { layers: layers.to_vec() },
+        family: Digest::of(b"family"),
+        parts: b"parts".to_vec(),
+        created_ms: 1,
+        duration_ms: 2,
+    }
+}
+
+fn put(store: &Store, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(bytes);
+    store.put_blob(&mut &*bytes, digest, bytes.len() as u64).unwrap();
+    digest
+}
+
+/// Files that are being written: what is in `ingest/`, two levels deep.
+fn ingest(root: &Path) -> Vec<String> {
+    let list = |path: &Path| {
+        fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let owners = list(&root.join("ingest"));
+    owners.iter().flat_map(|owner| list(owner)).map(|path| path.display().to_string()).collect()
+}
+
+#[test]
+fn wrong_bytes_are_refused_and_leave_nothing_behind() {
+    let (_dir, store) = store();
+    let promised = Digest::of(b"hello");
+    let cases: [(&str, &[u8], u64); 4] = [
+        ("same length", b"jello", 5),
+        ("cut short", b"hell", 5),
+        ("one byte over", b"hello!", 5),
+        ("wrong size", b"hello", 6),
+    ];
+    let seen: Vec<String> = cases
+        .iter()
+        .map(|(name, bytes, size)| {
+            let error = store.put_blob(&mut &**bytes, promised, *size).unwrap_err();
+            format!("{name}: {error}")
+        })
+        .collect();
+    insta::with_settings!({filters => [(r"(sha256:[0-9a-f]{8})[0-9a-f]+", "$1…")]}, {
+        insta::assert_snapshot!(seen.join("\n"), @"
+        same length: blob is sha256:187c9bce…, but sha256:2cf24dba… was expected
+        cut short: blob sha256:2cf24dba… has 4 bytes, but 5 were expected
+        one byte over: blob sha256:2cf24dba… is larger than 5 bytes
+        wrong size: blob sha256:2cf24dba… has 5 bytes, but 6 were expected
+        ");
+    });
+    assert!(!store.has_blob(promised));
+    assert_eq!(ingest(store.path()), [""; 0]);
+}
+
+#[test]
+fn a_blob_is_found_by_this_store_and_the_next() {
+    let (_dir, store) = store();
+    let digest = put(&store, b"hello");
+    put(&store, b"hello");
+    assert!(store.has_blob(digest));
+    let other = Store::open(store.path()).unwrap();
+    assert!(other.has_blob(digest));
+    assert_eq!(other.read_blob(digest, 5).unwrap(), b"hello");
+    assert!(matches!(other.read_blob(digest, 4), Err(StoreError::TooLarge { limit: 4, .. })));
+    assert_eq!(ingest(store.path()), [""; 0]);
+}
+
+#[test]
+fn a_record_leads_to_its_layers() {
+    let (_dir, store) = store();
+    let (a, b) = (layer(&store, "a"), layer(&store, "b"));
+    let record = record(&[a, b]);
+    let keys = [Digest::of(b"definition"), Digest::of(b"content")];
+    store.put(&keys, &record).unwrap();
+    let other = Store::open(store.path()).unwrap();
+    let found = other.find(&[keys[1], Digest::of(b"none"), keys[0]]).unwrap();
+    assert_eq!(found, [Some(record.clone()), None, Some(record.clone())]);
+    assert_eq!(other.family(record.family, 10).unwrap(), [record]);
+    let tree = other.layer_tree(b.id, &[a.id]).unwrap();
+    assert_eq!(fs::read_to_string(tree.join("file")).unwrap(), "b");
+}
+
+#[test]
+fn a_record_of_a_layer_that_is_not_there_is_refused() {
+    let (_dir, store) = store();
+    let missing = Layer { id: LayerId(7), content: Digest::of(b"x") };
+    let error = store.put(&[Digest::of(b"key")], &record(&[missing])).unwrap_err();
+    assert_eq!(error.to_string(), "layer 7 is not in the store");
+    assert_eq!(store.find(&[Digest::of(b"key")]).unwrap(), [None]);
+}
+
+#[test]
+fn a_draft_that_is_dropped_leaves_nothing() {
+    let (_dir, store) = store();
+    let draft = store.draft_layer().unwrap();
+    fs::write(draft.tree().join("file"), "x").unwrap();
+    drop(draft);
+    let mut writer = store.blob_writer().unwrap();
+    writer.write_all(b"x").unwrap();
+    drop(writer);
+    assert_eq!(ingest(store.path()), [""; 0]);
+    let root = store.path().to_owned();
+    drop(store);
+    assert_eq!(fs::read_dir(root.join("ingest")).unwrap().count(), 0);
+}
