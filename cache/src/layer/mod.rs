@@ -15,6 +15,7 @@ pub mod pack;
 pub mod tar;
 pub mod tree;
 pub mod unpack;
+mod walk;
 pub mod xattr;
 
 use std::io;
@@ -24,7 +25,7 @@ use crate::root::RootError;
 
 pub use compression::{Archive, sniff};
 pub use pack::{PackOptions, Tarred, pack};
-pub use tree::content_digest;
+pub use tree::{FileFacts, content_digest};
 pub use unpack::{UnpackOptions, Unpacked, unpack};
 
 /// Why a layer could not be packed or unpacked.
@@ -115,3 +116,6 @@ impl LayerError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

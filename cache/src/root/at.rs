@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -199,57 +199,66 @@ pub fn read_dir(dir: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
 }
 
 /// Removes a name; a directory with everything in it. `false`: there was nothing.
+///
+/// Not recursive, and one directory is open at a time: a tree may be deeper than a stack and than the limit of descriptors.
+/// The way up is `..`, checked against the directory that was left; `ESTALE` if somebody moved it meanwhile.
 pub fn remove_all(dir: impl AsFd, name: &OsStr) -> Result<bool> {
-    match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
-        Ok(()) => return Ok(true),
-        Err(Errno::NOENT) => return Ok(false),
+    let dir = dir.as_fd();
+    match remove_one(dir, name)? {
+        Removed::Gone => return Ok(true),
+        Removed::Missing => return Ok(false),
+        Removed::NotEmpty => {}
+    }
+    let mut levels = Vec::new();
+    let mut current = open_dir(dir, name)?;
+    let mut names = read_dir(&current)?.into_iter();
+    let mut current_name = name.to_owned();
+    loop {
+        if let Some((child, _)) = names.next() {
+            if let Removed::NotEmpty = remove_one(current.as_fd(), &child)? {
+                let here = fstat(&current)?;
+                let below = open_dir(&current, &child)?;
+                let below_names = read_dir(&below)?.into_iter();
+                let left = std::mem::replace(&mut current_name, child);
+                levels.push((left, (here.dev, here.ino), std::mem::replace(&mut names, below_names)));
+                current = below;
+            }
+            continue;
+        }
+        let Some((above_name, identity, above_names)) = levels.pop() else {
+            rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+            return Ok(true);
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let above = rustix::fs::openat(&current, "..", flags, Mode::empty())?;
+        let found = fstat(&above)?;
+        if (found.dev, found.ino) != identity {
+            return Err(Errno::STALE);
+        }
+        rustix::fs::unlinkat(&above, &current_name, AtFlags::REMOVEDIR)?;
+        (current, current_name, names) = (above, above_name, above_names);
+    }
+}
+
+enum Removed {
+    Gone,
+    Missing,
+    /// A directory with something in it: it is still there.
+    NotEmpty,
+}
+
+fn remove_one(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Removed> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) => return Ok(Removed::Gone),
+        Err(Errno::NOENT) => return Ok(Removed::Missing),
         Err(Errno::ISDIR) => {}
         Err(error) => return Err(error),
     }
-    // Not recursive: a tree may be deeper than a stack. Each level's descriptor is found again through `..` of an
-    // open directory, checked against the inode that was left, so that few are open at once.
-    match rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR) {
-        Ok(()) => return Ok(true),
-        Err(Errno::NOENT) => return Ok(false),
-        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-        Err(error) => return Err(error),
-    }
-    let mut stack: Vec<(OwnedFd, OsString)> = Vec::new();
-    let mut current = open_dir(&dir, name)?;
-    let mut current_name = name.to_owned();
-    loop {
-        let mut descend = None;
-        for (child, _) in read_dir(&current)? {
-            match rustix::fs::unlinkat(&current, &child, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::ISDIR) => {}
-                Err(error) => return Err(error),
-            }
-            match rustix::fs::unlinkat(&current, &child, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                    descend = Some(child);
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if let Some(child) = descend {
-            let next = open_dir(&current, &child)?;
-            stack.push((std::mem::replace(&mut current, next), std::mem::replace(&mut current_name, child)));
-            continue;
-        }
-        match stack.pop() {
-            Some((parent, parent_name)) => {
-                rustix::fs::unlinkat(&parent, &current_name, AtFlags::REMOVEDIR)?;
-                current = parent;
-                current_name = parent_name;
-            }
-            None => {
-                rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR)?;
-                return Ok(true);
-            }
-        }
+    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) => Ok(Removed::Gone),
+        Err(Errno::NOENT) => Ok(Removed::Missing),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(Removed::NotEmpty),
+        Err(error) => Err(error),
     }
 }
 
