@@ -46,10 +46,8 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
-    #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
     /// List the images of the store
-    #[command(visible_alias = "ls")]
     Images(ImagesArgs),
     /// Show an image as JSON
     Inspect(InspectArgs),

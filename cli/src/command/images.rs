@@ -263,16 +263,17 @@ pub(crate) async fn push(args: &PushArgs, global: &Global, environment: &Environ
 
 /// `bricklayer load`
 pub(crate) async fn load(args: &LoadArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
+    let file = match args.input.as_deref().filter(|path| *path != Path::new("-")) {
+        None => None,
+        Some(typed) => Some(File::open(environment.path(typed)).map_err(|error| {
+            Usage::new(format!("cannot read the archive `{}`", typed.display())).because(error)
+        })?),
+    };
     let builder = open(global, environment)?;
     let display = start(&args.display, environment);
-    let loaded = match args.input.as_deref().filter(|path| *path != Path::new("-")) {
+    let loaded = match file {
         None => builder.load(std::io::stdin(), display.reporter()).await,
-        Some(typed) => {
-            let file = File::open(environment.path(typed)).map_err(|error| {
-                Usage::new(format!("cannot read the archive `{}`", typed.display())).because(error)
-            })?;
-            builder.load(file, display.reporter()).await
-        }
+        Some(file) => builder.load(file, display.reporter()).await,
     };
     display.finish();
     for image in loaded? {
