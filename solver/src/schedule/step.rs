@@ -98,9 +98,11 @@ async fn obtain(
     };
     let key = content_key(run, id, &known).unwrap_or(step.definition);
     let flying = Flying { run: Arc::clone(run), id, inputs, known, key, notes: Arc::clone(notes) };
-    // without inputs from other steps, the plan has looked already
+    // Without inputs from other steps, the plan has looked already; where a slot is free, the look under the lock
+    // is soon enough. What is there already must not wait for a slot.
     if !step.no_cache
         && key != step.definition
+        && flying.slots().available_permits() == 0
         && let Some(landed) = flying.look_up().await
     {
         return Ok((landed, false));
@@ -272,7 +274,8 @@ impl Flying {
         };
         self.note(|notes| notes.waited += begun.elapsed());
         let no_cache = self.run.plan.step(self.id).no_cache;
-        let reasons = match self.look_again(no_cache).await {
+        let parts = Arc::new(self.parts());
+        let reasons = match self.look_again(no_cache, &parts).await {
             Ok(Again::Found(record)) => return Ok(self.found(*record).await),
             Ok(Again::Missed(reasons)) => reasons,
             Err(error) => {
@@ -298,7 +301,7 @@ impl Flying {
                 let record = Record {
                     output: snapshot.clone(),
                     family: explain::family(self.run.plan.graph.vertex(self.id)),
-                    parts: self.parts().encode(),
+                    parts: parts.encode(),
                     created_ms: millis(created.duration_since(UNIX_EPOCH).unwrap_or_default()),
                     duration_ms: millis(duration),
                 };
@@ -366,11 +369,11 @@ impl Flying {
     }
 
     /// Under the lock: somebody else may have made it while this step waited. If not: why is there no result?
-    async fn look_again(&self, no_cache: bool) -> Result<Again, RecordError> {
+    async fn look_again(&self, no_cache: bool, parts: &Arc<KeyParts>) -> Result<Again, RecordError> {
         if no_cache {
             return Ok(Again::Missed(vec![Reason::NoCache]));
         }
-        let (records, key, parts) = (self.records(), self.key, self.parts());
+        let (records, key, parts) = (self.records(), self.key, Arc::clone(parts));
         let family = explain::family(self.run.plan.graph.vertex(self.id));
         let place = self.run.plan.places.get(self.id);
         blocking(move || {

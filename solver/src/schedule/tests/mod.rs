@@ -2,6 +2,7 @@
 //! graphs that nobody thought of.
 
 mod caching;
+mod dry;
 mod ending;
 mod random;
 
