@@ -127,7 +127,7 @@ pub enum DocumentError {
         expected: String,
     },
     /// A media type that cannot be used here.
-    #[error("media type `{0}` is not supported")]
+    #[error("`{0}` is not supported")]
     Unsupported(String),
     /// Too many layers or images.
     #[error("the document lists {0} entries, {MAX_ENTRIES} are allowed")]

@@ -18,11 +18,28 @@
 //!   without progress are counted; `Retry-After` is honoured up to a cap.
 //! - `urls` of foreign layers are never asked.
 
+mod auth;
+mod challenge;
+mod credentials;
 mod error;
+mod policy;
+mod pull;
+mod push;
 mod reference;
+mod retry;
+mod select;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod transport;
+mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bricklayer_solver::Digest;
@@ -114,7 +131,23 @@ impl Default for RegistryOptions {
 
 /// A client of all registries. Cheap to clone; clones share connections, tokens and what is known about uploaded blobs.
 #[derive(Clone)]
-pub struct Registry {}
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    transport: transport::Transport,
+    /// One lock for each blob that is on its way.
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Blobs that are known to be in a repository.
+    sent: Mutex<HashSet<String>>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
 
 /// What a reference stands for.
 #[derive(Debug, Clone)]
@@ -150,46 +183,68 @@ pub struct PulledImage {
     pub layers: Vec<Descriptor>,
 }
 
-#[expect(unused_variables, clippy::unimplemented, reason = "API first, bodies follow")]
 impl Registry {
     /// A client. Opens no connection and reads no file.
+    ///
+    /// # Errors
+    /// [`RegistryError::Options`] if a proxy is none that can be used.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        unimplemented!()
+        Self::with_clock(options, retry::Clock::default())
+    }
+
+    fn with_clock(options: RegistryOptions, clock: retry::Clock) -> Result<Self, RegistryError> {
+        tls::proxies(&options)?;
+        let transport = transport::Transport::new(options, clock);
+        Ok(Self { inner: Arc::new(Inner { transport, locks: Mutex::default(), sent: Mutex::default() }) })
     }
 
     /// Asks for what the reference names, for this platform; changes nothing.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Denied`], [`RegistryError::Platform`] (which lists what there is), [`RegistryError::LayerCount`],
+    /// and whatever can go wrong on the way.
     pub async fn resolve(
         &self,
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Resolved, RegistryError> {
-        unimplemented!()
+        self.resolve_in(None, reference, platform).await
     }
 
     /// Puts index, manifest and configuration into the store, and remembers for the manifest where its layers are.
     /// Nothing is transferred that is there already; for a reference with a digest that is there, the registry is not even asked.
     /// The store is not told the name: who wants that calls [`Store::tag`] after [`fetch_layers`](Self::fetch_layers).
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve), and [`RegistryError::Store`].
     pub async fn pull(
         &self,
         store: &Store,
         reference: &Reference,
         platform: &Platform,
-        task: &Task,
+        _task: &Task,
     ) -> Result<PulledImage, RegistryError> {
-        unimplemented!()
+        self.pull_into(store, reference, platform).await
     }
 
     /// Fetches the layers of a manifest of the store that are not there, from where the manifest was pulled.
+    /// Progress is reported for each layer, by its digest.
+    ///
+    /// # Errors
+    /// [`RegistryError::MissingBlob`] if a layer is missing and it is not known where it comes from.
     pub async fn fetch_layers(
         &self,
         store: &Store,
         manifest: Digest,
         task: &Task,
     ) -> Result<(), RegistryError> {
-        unimplemented!()
+        self.fetch_layers_of(store, manifest, task).await
     }
 
     /// Fetches one blob, unless it is there. Two callers at once do it once.
+    ///
+    /// # Errors
+    /// [`RegistryError::Digest`] and [`RegistryError::Size`] if other bytes come than the descriptor names: nothing is stored.
     pub async fn fetch_blob(
         &self,
         store: &Store,
@@ -197,11 +252,14 @@ impl Registry {
         blob: &Descriptor,
         task: &Task,
     ) -> Result<(), RegistryError> {
-        unimplemented!()
+        self.fetch_one(store, repository, blob, task).await
     }
 
-    /// Sends one blob, unless the registry has it: mounted from one of `mount_from` where that is possible, else out of the store, else fetched from
-    /// one of `mount_from` first. May be called for the same blob any number of times.
+    /// Sends one blob, unless the registry has it: mounted from one of `mount_from` where that is possible, else out of the store, else
+    /// fetched from one of `mount_from` first. May be called for the same blob any number of times: what is known to be there is not asked for again.
+    ///
+    /// # Errors
+    /// [`RegistryError::MissingBlob`] if the blob is nowhere.
     pub async fn push_blob(
         &self,
         store: &Store,
@@ -210,11 +268,14 @@ impl Registry {
         mount_from: &[Repository],
         task: &Task,
     ) -> Result<(), RegistryError> {
-        unimplemented!()
+        self.push_one(store, target, blob, mount_from, task).await
     }
 
     /// Sends a manifest or index of the store with everything that it needs and is not there yet, then gives it the reference's tag
     /// (none if the reference has only a digest). `mount_from`: as for [`push_blob`](Self::push_blob).
+    ///
+    /// # Errors
+    /// As [`push_blob`](Self::push_blob).
     pub async fn push(
         &self,
         store: &Store,
@@ -223,6 +284,6 @@ impl Registry {
         mount_from: &[Repository],
         task: &Task,
     ) -> Result<(), RegistryError> {
-        unimplemented!()
+        self.push_image(store, target, image, mount_from, task).await
     }
 }
