@@ -6,59 +6,7 @@
 /// Bytes that are not UTF-8 become U+FFFD, which matches no such name.
 pub fn parse(text: &[u8]) -> Vec<String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let text = String::from_utf8_lossy(text);
-    let mut patterns = Vec::new();
-    for line in text.split('\n') {
-        if line.starts_with('#') {
-            continue;
-        }
-        let line = line.trim();
-        let (negated, pattern) = match line.strip_prefix('!') {
-            Some(rest) => (true, rest.trim()),
-            None => (false, line),
-        };
-        if line.is_empty() {
-            continue;
-        }
-        let mut cleaned = String::new();
-        if negated {
-            cleaned.push('!');
-        }
-        if !pattern.is_empty() {
-            let path = clean(pattern);
-            cleaned.push_str(match path.strip_prefix('/') {
-                Some("") | None => &path,
-                Some(rest) => rest,
-            });
-        }
-        patterns.push(cleaned);
-    }
-    patterns
-}
-
-/// Go's `filepath.Clean` on Unix: no `.`, no `//`, no `..` that can be resolved by text alone.
-fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => match parts.last() {
-                Some(&last) if last != ".." => {
-                    parts.pop();
-                }
-                _ if rooted => {}
-                _ => parts.push(".."),
-            },
-            part => parts.push(part),
-        }
-    }
-    let joined = parts.join("/");
-    match (rooted, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
-    }
+    bricklayer_solver::pattern::read_ignore_file(&String::from_utf8_lossy(text))
 }
 
 #[cfg(test)]

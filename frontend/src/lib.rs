@@ -6,17 +6,30 @@
 
 pub mod diagnostics;
 pub mod ignore;
+pub mod instruction;
+pub mod lint;
 
 mod api;
+mod directive;
 mod dockerfile;
+mod duration;
+mod git;
+mod lines;
 mod lower;
+mod reference;
+mod source;
+mod split;
 mod suggest;
+mod text;
+mod words;
 
 pub use api::{
     Build, Entitlement, ImageOrigin, ImageQuery, Lowered, NamedContext, Options, ResolveError, ResolvedImage,
     Resolver,
 };
 pub use diagnostics::{Diagnostic, Diagnostics, Severity, Span, render};
-pub use dockerfile::Dockerfile;
+pub use directive::Directive;
+pub use dockerfile::{Dockerfile, Stage};
+pub use lines::Comment;
 pub use lower::lower;
 pub use suggest::nearest;
