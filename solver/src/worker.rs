@@ -1,5 +1,7 @@
 //! What the solver asks of whoever runs ops.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +35,9 @@ pub struct Job<'a> {
     pub vertex: &'a Vertex,
     /// The outputs of its inputs, in their order.
     pub inputs: Vec<Output>,
+    /// For each input, what the key knows of the files that the step uses of it, where they were read: what is copied
+    /// has to have this digest. If a file has changed since, [`StepError::Lost`] makes the solver ask anew.
+    pub contents: Vec<Option<Arc<Content>>>,
     /// For a source that was pinned: what [`Worker::pin`] said. Exactly this is to be fetched, since the key says so.
     pub pinned: Option<&'a Pinned>,
     /// Where its log lines and progress go.
@@ -78,8 +83,9 @@ pub enum StepError {
         /// `exit code: 7`, `killed by SIGSEGV`, `killed: out of memory at 512 MiB`.
         status: String,
     },
-    /// Files of an input, or of an image that was thought to be in the store, are gone or damaged. The store has
-    /// dropped the records that led to them; the solver starts over, so that what made them runs again.
+    /// Files of an input, or of an image that was thought to be in the store, are gone or damaged, and the store has
+    /// dropped the records that led to them; or a file of a local directory has changed since its key was made. The
+    /// solver starts over, some times, so that keys are made anew and what is missing runs again.
     #[error("{message}")]
     Lost {
         /// What was found.

@@ -272,6 +272,11 @@ impl Failure {
     fn end(&self, task: &Task) {
         task.finish(match &*self.error {
             StepError::Cancelled => Outcome::Cancelled,
+            StepError::Lost { message } => {
+                // mostly it goes well the second time; if not, the solve's error says so
+                task.warn(message);
+                Outcome::Cancelled
+            }
             error => Outcome::Failed(chain_of_errors(error)),
         });
     }

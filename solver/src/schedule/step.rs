@@ -47,6 +47,13 @@ pub(super) enum Known {
 }
 
 impl Known {
+    fn files(&self) -> Option<Arc<Content>> {
+        match self {
+            Self::Files(content) => Some(Arc::clone(content)),
+            Self::Chain(_) => None,
+        }
+    }
+
     pub(super) fn part(&self) -> InputContent<'_> {
         match self {
             Self::Files(content) => InputContent::Files(content),
@@ -115,7 +122,9 @@ async fn obtain(
         }
         None => {
             step.task.waiting("an equal step, which is running already");
+            let begun = Instant::now();
             let landed = ticket.ride(&run.cancel).await?;
+            flying.note(|notes| notes.waited += begun.elapsed());
             if landed.definition != step.definition
                 && let Some(record) = landed.record.clone()
             {
@@ -318,6 +327,7 @@ impl Flying {
         let job = Job {
             vertex: self.run.plan.graph.vertex(self.id),
             inputs: self.inputs.iter().map(|input| Output::clone(input)).collect(),
+            contents: self.known.iter().map(Known::files).collect(),
             pinned: self.run.plan.step(self.id).pin.as_ref(),
             task: self.task(),
             cancel: cancel.clone(),

@@ -20,7 +20,8 @@ type Files = BTreeMap<String, String>;
 /// A worker for tests.
 ///
 /// The arguments of an Exec are commands, one each: `write PATH=TEXT`, `copy FROM=TO`, `unique PATH` (another text
-/// each time), `log TEXT`, `sleep MS`, `fail TEXT`, `panic TEXT`, `lose` (an input is damaged), `hang` (until
+/// each time), `log TEXT`, `sleep MS`, `fail TEXT`, `panic TEXT`, `lose` (an input is damaged), `edit PATH=TEXT` (in the local
+/// directory `context`), `hang` (until
 /// cancelled), `gate NAME` (until [`open`](FakeWorker::open)). Copies of a file op put what they select under their destination. A source's output has one
 /// file.
 #[derive(Default)]
@@ -188,6 +189,10 @@ impl FakeWorker {
                     () = job.cancel.cancelled() => return Err(StepError::Cancelled),
                 }
             }
+            // somebody edits a file of the context meanwhile
+            "edit" => drop(
+                lock(&self.contexts).entry("context".into()).or_default().insert(left.into(), right.into()),
+            ),
             "hang" => {
                 job.cancel.cancelled().await;
                 return Err(StepError::Cancelled);
@@ -239,6 +244,7 @@ impl Worker for FakeWorker {
             self.busiest.fetch_max(now, Ordering::SeqCst);
             let _busy = Busy(self, name);
             assert_eq!(job.inputs.len(), job.vertex.inputs.len(), "a step is run with all of its inputs");
+            assert_eq!(job.contents.len(), job.inputs.len(), "and with what is known of them");
             let mut files = Files::new();
             let base = match &job.vertex.op {
                 Op::Source(Source::Image(image)) => {
@@ -261,7 +267,14 @@ impl Worker for FakeWorker {
                 Op::File(file) => {
                     for action in &file.actions {
                         let FileAction::Copy(copy) = action else { panic!("only copies") };
-                        for (path, text) in self.select(&job.inputs[copy.input], &copy.selection)? {
+                        let selected = self.select(&job.inputs[copy.input], &copy.selection)?;
+                        let digest = Digest::of(format!("{selected:?}").as_bytes());
+                        if job.contents[copy.input].as_ref().is_some_and(|content| content.digest != digest) {
+                            return Err(StepError::Lost {
+                                message: "a file has changed while it was copied".into(),
+                            });
+                        }
+                        for (path, text) in selected {
                             files.insert(format!("{}/{path}", copy.dest), text);
                         }
                     }

@@ -182,3 +182,29 @@ async fn a_target_that_is_not_there_is_an_error() {
     let error = house.solve(Book::default(), VertexId(7)).await.unwrap_err();
     assert_eq!(error.error.to_string(), "step 7 is not in the graph");
 }
+
+/// The key of a COPY is made when the build starts, its files are read later. What was changed in between is not
+/// recorded under the key of what was there before.
+#[tokio::test]
+async fn a_file_that_changes_meanwhile_starts_the_solve_over() {
+    let house = House::new();
+    house.worker.write("context", "a", "old");
+    let graph = |command: &str| {
+        let mut book = Book::default();
+        let base = book.image("debian:12");
+        let context = book.context();
+        let edit = book.run(base, &[command]);
+        let target = book.copy(Some(edit), context, "a", "/x");
+        (book, target)
+    };
+    let (book, target) = graph("edit a=new");
+    let solved = house.solve(book, target).await.unwrap();
+    assert_eq!(house.worker.files(&solved.output)["/x/a"], "new");
+    let copies = house.worker.take_runs().into_iter().filter(|name| name.starts_with("COPY"));
+    assert_eq!(copies.count(), 2);
+    assert!(house.told().contains(&"COPY a /x: warning: a file has changed while it was copied".to_owned()));
+    house.worker.write("context", "a", "old");
+    let (book, target) = graph("edit a=new");
+    let solved = house.solve(book, target).await.unwrap();
+    assert_eq!(house.worker.files(&solved.output)["/x/a"], "old");
+}
