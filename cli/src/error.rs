@@ -1,7 +1,8 @@
 //! Why something could not be done.
 
+use std::sync::Arc;
+
 use bricklayer_frontend::ResolveError;
-use bricklayer_solver::event::TaskId;
 use bricklayer_solver::graph::Location;
 use bricklayer_solver::worker::StepError;
 
@@ -26,15 +27,15 @@ pub enum Error {
     Step {
         /// What people see of it.
         step: String,
-        /// Its task, whose log lines were reported.
-        task: Option<TaskId>,
         /// Where it stands in the Dockerfile.
         location: Option<Location>,
         /// The Dockerfile's text, to show the place.
         text: String,
+        /// The last 16 KiB that its command wrote.
+        log: Vec<u8>,
         /// Why.
         #[source]
-        source: StepError,
+        source: Arc<StepError>,
     },
     /// An image could not be found.
     #[error("cannot resolve an image")]
@@ -77,9 +78,11 @@ impl Error {
     /// What the user can do about it, if anything: for a line of its own, `hint: …`.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Failed { hint, .. } | Self::Step { source: StepError::Failed { hint, .. }, .. } => {
-                hint.as_deref()
-            }
+            Self::Failed { hint, .. } => hint.as_deref(),
+            Self::Step { source, .. } => match source.as_ref() {
+                StepError::Failed { hint, .. } => hint.as_deref(),
+                _ => None,
+            },
             _ => None,
         }
     }

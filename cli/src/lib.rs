@@ -3,7 +3,7 @@
 //! It prints nothing, reads no environment, and needs no daemon. A [`Builder`] opens a store; [`Builder::build`] takes a
 //! [`BuildRequest`]; a [`Reporter`](event::Reporter) hears what happens.
 
-mod builder;
+mod build;
 mod error;
 mod images;
 mod request;
@@ -12,7 +12,7 @@ pub use bricklayer_cache as cache;
 pub use bricklayer_frontend as frontend;
 pub use bricklayer_solver::{Digest, Platform, event, op};
 
-pub use builder::{BuildResult, Builder, BuilderOptions};
+pub use build::{BuildResult, Builder, BuilderOptions};
 pub use error::Error;
 pub use images::{ArchiveFormat, ImageDetails};
 pub use request::*;

@@ -1,8 +1,18 @@
 //! Runs ops: sources, file operations, sandboxes, exporters.
 
 pub mod context;
+pub mod export;
 pub mod files;
+mod local_worker;
 pub mod network;
 pub mod overlay;
 pub mod sandbox;
+mod settings;
+mod source;
+mod steps;
 pub mod users;
+mod views;
+
+pub use local_worker::LocalWorker;
+pub use settings::WorkerSettings;
+pub use views::snapshot_view;

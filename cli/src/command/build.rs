@@ -34,11 +34,8 @@ pub(crate) async fn build(
     let cancel = cancel_on_interrupt();
     let began = std::time::Instant::now();
     let result = builder.build(request, display.reporter(), cancel).await;
-    let tails = display.finish();
-    let result = match result {
-        Ok(result) => result,
-        Err(error) => return Err(Failure::Library(Box::new(error), tails)),
-    };
+    display.finish();
+    let result = result?;
     let id = result.config.map(|digest| digest.to_string());
     if let Some(path) = &args.iidfile {
         let id = id.as_deref().ok_or_else(|| {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use bricklayer::Error;
 use bricklayer_solver::graph::Location;
 
-use super::display::{Tails, one_line, sanitise};
+use super::display::{one_line, sanitise};
 use super::usage::Usage;
 
 /// Lines of the Dockerfile that are shown around the failed instruction.
@@ -16,13 +16,16 @@ const AROUND: u32 = 2;
 /// Lines of an instruction that are shown; the middle of a longer one is left out.
 const LONGEST_EXCERPT: usize = 16;
 
+/// Lines of what a failed command wrote last that are shown.
+const TAIL: usize = 40;
+
 /// Why the command did not do what was asked.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Wrong usage: exit code 2.
     Usage(Usage),
-    /// The library says no. With what tasks wrote last. Exit code 1, or 130 if it was told to stop.
-    Library(Box<Error>, Tails),
+    /// The library says no. Exit code 1, or 130 if it was told to stop.
+    Library(Box<Error>),
     /// Something around it: a file of results that cannot be written. Exit code 1.
     Around(anyhow::Error),
 }
@@ -35,7 +38,7 @@ impl From<Usage> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Library(Box::new(error), Tails::default())
+        Self::Library(Box::new(error))
     }
 }
 
@@ -51,7 +54,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::Usage(_) => 2,
             // as a shell reports a program that SIGINT ended
-            Self::Library(error, _) if matches!(**error, Error::Cancelled) => 130,
+            Self::Library(error) if matches!(**error, Error::Cancelled) => 130,
             Self::Library(..) | Self::Around(_) => 1,
         })
     }
@@ -64,8 +67,8 @@ impl Failure {
                 report.chain(usage);
                 report.hint(usage.hint_text());
             }
-            Self::Library(error, tails) => {
-                report.library(error, tails);
+            Self::Library(error) => {
+                report.library(error);
                 report.hint(error.hint());
             }
             Self::Around(error) => report.chain(error.as_ref()),
@@ -80,7 +83,7 @@ struct Report {
 }
 
 impl Report {
-    fn library(&mut self, error: &Error, tails: &Tails) {
+    fn library(&mut self, error: &Error) {
         match error {
             // each diagnostic is an `error: …` of its own
             Error::Dockerfile { report, coloured, .. } => {
@@ -89,15 +92,17 @@ impl Report {
                     self.text.push('\n');
                 }
             }
-            Error::Step { step, task, location, text, source } => {
+            Error::Step { step, location, text, log, source } => {
                 self.error(&format!("{} failed", one_line(step)));
                 self.causes(Some(source));
                 if let Some(location) = location {
                     self.excerpt(location, text);
                 }
-                let tail: Vec<String> = task
+                let written: Vec<&[u8]> = log.trim_ascii_end().split(|byte| *byte == b'\n').collect();
+                let from = written.len().saturating_sub(TAIL);
+                let tail: Vec<String> = written[from..]
                     .iter()
-                    .flat_map(|task| tails.of(*task))
+                    .filter(|line| written.len() > 1 || !line.is_empty())
                     .map(|line| sanitise(line, self.colours))
                     .collect();
                 if !tail.is_empty() {
@@ -175,6 +180,8 @@ fn printable(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bricklayer_solver::worker::StepError;
 
     use super::*;
@@ -182,14 +189,14 @@ mod tests {
     fn step(first: u32, last: u32, text: &str) -> String {
         let error = Error::Step {
             step: "[build 2/4] RUN make".into(),
-            task: None,
             location: Some(Location { file: "Dockerfile".into(), first, last }),
             text: text.into(),
-            source: StepError::Exit {
+            log: Vec::new(),
+            source: Arc::new(StepError::Exit {
                 command: "/bin/sh -c make".into(),
                 code: 2,
                 status: "exit code: 2".into(),
-            },
+            }),
         };
         Failure::from(error).render(false)
     }

@@ -334,10 +334,12 @@ mod tests {
         ImageDetails {
             names: vec!["docker.io/library/app:latest".into(), "r.example:5000/x/app:1".into()],
             descriptor: blob("manifest", 500),
+            manifest: blob("manifest", 500),
             config_digest: Digest::of(b"config"),
             config: serde_json::from_str(config).unwrap(),
             layers: vec![blob("a", 1_000_000), blob("b", 2048)],
             size: 1_002_548,
+            created_ms: 0,
         }
     }
 

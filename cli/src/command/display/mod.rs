@@ -12,13 +12,13 @@ mod rawjson;
 mod text;
 mod tty;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use bricklayer::event::{Event, EventKind, Outcome, Reporter, Stream, TaskId};
+use bricklayer::event::{Event, EventKind, Reporter, Stream, TaskId};
 
 pub(crate) use plain::Plain;
 pub(crate) use rawjson::RawJson;
@@ -31,8 +31,6 @@ use text::LineSplitter;
 const QUEUE: usize = 1024;
 /// How often a live display moves.
 const TICK: Duration = Duration::from_millis(100);
-/// What is kept of a task's log for the report of its failure.
-const TAIL_LINES: usize = 20;
 
 /// How a build is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -82,26 +80,7 @@ enum Message {
 /// A display that runs.
 pub(crate) struct Display {
     sender: SyncSender<Message>,
-    thread: Option<JoinHandle<Tails>>,
-}
-
-/// The last lines that tasks wrote, for tasks that did not end well.
-#[derive(Debug, Default)]
-pub(crate) struct Tails(HashMap<TaskId, VecDeque<Vec<u8>>>);
-
-impl Tails {
-    /// What a task wrote last, oldest line first.
-    pub(crate) fn of(&self, task: TaskId) -> impl Iterator<Item = &[u8]> {
-        self.0.get(&task).into_iter().flatten().map(Vec::as_slice)
-    }
-
-    fn push(&mut self, task: TaskId, line: &[u8]) {
-        let tail = self.0.entry(task).or_default();
-        if tail.len() == TAIL_LINES {
-            tail.pop_front();
-        }
-        tail.push_back(line.to_vec());
-    }
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Display {
@@ -122,7 +101,7 @@ impl Display {
                     ticked = Instant::now();
                 }
             }
-            pump.end(SystemTime::now())
+            pump.end(SystemTime::now());
         });
         Self { sender, thread: Some(thread) }
     }
@@ -135,22 +114,22 @@ impl Display {
     }
 
     /// Draws what is left and stops, also if a reporter is still held somewhere.
-    pub(crate) fn finish(mut self) -> Tails {
+    pub(crate) fn finish(mut self) {
         drop(self.sender.send(Message::End));
-        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+        // a display that panicked has nothing left to draw
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
     }
 }
 
-/// Cuts logs into lines and keeps their ends.
+/// Cuts logs into lines.
 struct Pump {
     renderer: Box<dyn Renderer>,
     splitters: HashMap<(TaskId, Stream), LineSplitter>,
-    tails: Tails,
 }
 
 impl Pump {
     fn new(renderer: Box<dyn Renderer>) -> Self {
-        Self { renderer, splitters: HashMap::new(), tails: Tails::default() }
+        Self { renderer, splitters: HashMap::new() }
     }
 
     fn event(&mut self, event: &Event) {
@@ -159,16 +138,10 @@ impl Pump {
             EventKind::Log { stream, data } => {
                 self.renderer.event(event);
                 let splitter = self.splitters.entry((*task, *stream)).or_default();
-                splitter.push(data, |line| {
-                    self.tails.push(*task, line);
-                    self.renderer.line(*task, *time, line);
-                });
+                splitter.push(data, |line| self.renderer.line(*task, *time, line));
             }
-            EventKind::Finished(outcome) => {
+            EventKind::Finished(_) => {
                 self.flush(*task, *time);
-                if *outcome == Outcome::Done {
-                    self.tails.0.remove(task);
-                }
                 self.renderer.event(event);
             }
             _ => self.renderer.event(event),
@@ -179,15 +152,12 @@ impl Pump {
     fn flush(&mut self, task: TaskId, time: SystemTime) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             if let Some(mut splitter) = self.splitters.remove(&(task, stream)) {
-                splitter.finish(|line| {
-                    self.tails.push(task, line);
-                    self.renderer.line(task, time, line);
-                });
+                splitter.finish(|line| self.renderer.line(task, time, line));
             }
         }
     }
 
-    fn end(mut self, now: SystemTime) -> Tails {
+    fn end(mut self, now: SystemTime) {
         let mut open: Vec<TaskId> = self.splitters.keys().map(|(task, _)| *task).collect();
         open.sort();
         open.dedup();
@@ -195,7 +165,6 @@ impl Pump {
             self.flush(task, now);
         }
         self.renderer.end(now);
-        self.tails
     }
 }
 

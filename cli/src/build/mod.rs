@@ -1,0 +1,302 @@
+//! The builder: a store and registries, and one build followed through the house.
+//!
+//! A build reads its Dockerfile and ignore file ([`input`]), lowers it, asking images and files of the context through
+//! [`resolve`], has the graph solved by a worker of its own, packs layers while later steps still run ([`pack`]),
+//! and writes what was asked for ([`export`]).
+
+mod export;
+mod input;
+mod pack;
+mod resolve;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bricklayer_cache::registry::{Reference, Registry, RegistryOptions};
+use bricklayer_cache::store::{Descriptor, Store};
+use bricklayer_frontend::{Build, Diagnostic, Diagnostics, Dockerfile, Entitlement, Options, lower, render};
+use bricklayer_solver::event::{Outcome, Reporter, TaskInfo, TaskKind};
+use bricklayer_solver::record::{Output, Snapshot};
+use bricklayer_solver::schedule::{Solver, SolverOptions, StepState};
+use bricklayer_solver::{Digest, Platform};
+use bricklayer_worker::{LocalWorker, WorkerSettings};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+use crate::images::parse;
+use crate::request::BuildRequest;
+
+/// Where a [`Builder`] keeps things and how it reaches others.
+#[derive(Debug, Clone, Default)]
+pub struct BuilderOptions {
+    /// The store's directory; made if it is missing.
+    pub root: PathBuf,
+    /// Docker's config.json, for credentials; `None`: no credentials.
+    pub docker_config: Option<PathBuf>,
+    /// Registries (`host[:port]`) that are spoken to over HTTP, or HTTPS without checking the certificate.
+    /// Loopback addresses need not be listed.
+    pub insecure_registries: Vec<String>,
+    /// `HTTPS_PROXY` and the like, for registries.
+    pub proxy: Vec<(String, String)>,
+}
+
+/// Builds images, and keeps them in a store. Cheap to clone. Its async methods want a tokio runtime of several threads.
+#[derive(Clone)]
+pub struct Builder {
+    pub(crate) store: Store,
+    pub(crate) registry: Registry,
+}
+
+/// What a build made.
+#[derive(Debug, Clone, Default)]
+pub struct BuildResult {
+    /// The manifest's descriptor, unless only files were asked for.
+    pub image: Option<Descriptor>,
+    /// The config's digest: Docker's image ID.
+    pub config: Option<Digest>,
+    /// Normalised names that it got.
+    pub names: Vec<String>,
+    /// Warnings about the Dockerfile, rendered for people without colours.
+    pub warnings: Vec<String>,
+    /// Steps of the graph that were needed.
+    pub steps: usize,
+    /// How many of them did not have to run.
+    pub cached: usize,
+}
+
+impl Builder {
+    /// Opens the store.
+    pub fn open(options: BuilderOptions) -> Result<Self, Error> {
+        let root = &options.root;
+        let store = Store::open(root)
+            .map_err(|e| Error::because(format!("cannot open the store `{}`", root.display()), e))?;
+        let proxy = |name: &str| {
+            let value = options.proxy.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            value.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+        };
+        let registry = Registry::new(RegistryOptions {
+            docker_config: options.docker_config.clone(),
+            insecure: options.insecure_registries.iter().cloned().collect(),
+            http_proxy: proxy("HTTP_PROXY"),
+            https_proxy: proxy("HTTPS_PROXY"),
+            no_proxy: proxy("NO_PROXY"),
+            ..RegistryOptions::default()
+        })
+        .map_err(|e| Error::because("cannot set up the registry client", e))?;
+        Ok(Self { store, registry })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Builds. Ends soon after `cancel`, with [`Error::Cancelled`] and nothing left behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Dockerfile`] for what is wrong with the Dockerfile, [`Error::Step`] for the step that failed first;
+    /// others name what could not be read, reached or written.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        reporter: Reporter,
+        cancel: CancellationToken,
+    ) -> Result<BuildResult, Error> {
+        let names = request.tags.iter().map(|tag| parse(tag)).collect::<Result<Vec<Reference>, Error>>()?;
+        let input = input::read(&self.store, &request, &reporter).await?;
+        let (build, mut result) = self.lower(&request, &input, &reporter).await?;
+        let targets = export::plan(&request, &names, build.source_date_epoch, &reporter)?;
+        let snapshot =
+            self.solve(&request, &input, &build, &targets, &reporter, &cancel, &mut result).await?;
+        export::write(self, &build, &snapshot, targets, &reporter, &cancel, &mut result).await?;
+        self.sync().await?;
+        Ok(result)
+    }
+
+    /// Dockerfile → graph.
+    async fn lower(
+        &self,
+        request: &BuildRequest,
+        input: &input::Input,
+        reporter: &Reporter,
+    ) -> Result<(Lowered, BuildResult), Error> {
+        let broken = |diagnostics: &Diagnostics, source: &str| Error::Dockerfile {
+            name: input.dockerfile.clone(),
+            count: diagnostics.iter().count(),
+            report: render(diagnostics, &input.dockerfile, source, false),
+            coloured: render(diagnostics, &input.dockerfile, source, true),
+        };
+        let dockerfile = Dockerfile::parse(&input.text)
+            .map_err(|diagnostics| broken(&diagnostics, &String::from_utf8_lossy(&input.text)))?;
+        let options = options(request, input);
+        let resolver = resolve::StoreResolver {
+            store: self.store.clone(),
+            registry: self.registry.clone(),
+            pull: request.pull,
+            locals: input.locals.clone(),
+            reporter: reporter.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let lowered = tokio::task::spawn_blocking({
+            let dockerfile = dockerfile.clone();
+            move || lower(&dockerfile, &options, &resolver)
+        })
+        .await
+        .map_err(|e| Error::because("reading the Dockerfile ended without a result", e))?
+        .map_err(|diagnostics| broken(&diagnostics, dockerfile.source()))?;
+
+        let warnings = lowered.warnings.iter().map(|warning| {
+            render(
+                &Diagnostics(vec![Diagnostic::clone(warning)]),
+                &input.dockerfile,
+                dockerfile.source(),
+                false,
+            )
+        });
+        let result = BuildResult { warnings: warnings.collect(), ..BuildResult::default() };
+        Ok((
+            Lowered {
+                build: lowered.build,
+                text: dockerfile.source().to_owned(),
+                source_date_epoch: lowered.source_date_epoch,
+            },
+            result,
+        ))
+    }
+
+    /// Graph → snapshot. Layers that the image needs are packed as soon as they are there.
+    #[expect(clippy::too_many_arguments, reason = "one build's state, used once")]
+    async fn solve(
+        &self,
+        request: &BuildRequest,
+        input: &input::Input,
+        lowered: &Lowered,
+        targets: &export::Targets,
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+        result: &mut BuildResult,
+    ) -> Result<Snapshot, Error> {
+        let Some(root) = lowered.build.root else { return Ok(Snapshot::default()) };
+        let defaults = SolverOptions::default();
+        let options = SolverOptions {
+            jobs: request.jobs.unwrap_or(defaults.jobs).max(1),
+            no_cache: request.no_cache,
+            ..defaults
+        };
+        let worker = LocalWorker::new(
+            self.store.clone(),
+            Arc::new(self.registry.clone()),
+            settings(request, input, lowered),
+        );
+        let solver = Solver::new(Arc::new(worker), Arc::new(self.store.clone()), options, reporter.clone());
+        let graph = Arc::new(lowered.build.graph.clone());
+        let foundation = graph.foundation(root);
+        let on_output = |vertex, output: &Output| {
+            if let Output::Snapshot(snapshot) = output
+                && foundation.contains(&vertex)
+            {
+                targets.packer.start(self, snapshot);
+            }
+        };
+        let solved = solver.solve(graph, root, cancel.clone(), on_output).await;
+        let steps = match &solved {
+            Ok(solved) => &solved.steps,
+            Err(failed) => &failed.steps,
+        };
+        result.steps = steps.len();
+        result.cached = steps.iter().filter(|s| s.state == StepState::Cached).count();
+        match solved.map(|solved| solved.output) {
+            Ok(Output::Snapshot(snapshot)) => Ok(snapshot),
+            Ok(Output::Local { name, .. }) => {
+                Err(Error::new(format!("the target is the local directory `{name}`")))
+            }
+            Err(_) if cancel.is_cancelled() => Err(Error::Cancelled),
+            Err(failed) => Err(Error::Step {
+                step: failed.name,
+                location: failed.location,
+                text: lowered.text.clone(),
+                log: failed.log,
+                source: failed.error,
+            }),
+        }
+    }
+
+    /// Makes what was written durable.
+    pub(crate) async fn sync(&self) -> Result<(), Error> {
+        let store = self.store.clone();
+        self.blocking(move || store.sync().map_err(|e| Error::because("cannot sync the store", e))).await
+    }
+
+    /// Runs work that blocks on a thread that may.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(Error::because("work on the store ended without a result", error)),
+        }
+    }
+}
+
+/// A lowered Dockerfile, and what is needed of its text.
+pub(crate) struct Lowered {
+    pub(crate) build: Build,
+    pub(crate) text: String,
+    pub(crate) source_date_epoch: Option<i64>,
+}
+
+fn options(request: &BuildRequest, input: &input::Input) -> Options {
+    Options {
+        dockerfile: input.dockerfile.clone(),
+        target: request.target.clone(),
+        build_args: request.build_args.clone(),
+        labels: request.labels.clone(),
+        platform: request.platform.clone().unwrap_or_else(Platform::host),
+        build_platform: Platform::host(),
+        contexts: input.contexts.clone(),
+        ignore: input.ignore.clone(),
+        remote_context: None,
+        no_cache: request.no_cache,
+        no_cache_filter: request.no_cache_filter.clone(),
+        network: request.network,
+        entitlements: request.entitlements.clone(),
+        extra_hosts: request.extra_hosts.clone(),
+        shm_size: request.shm_size,
+        ulimits: request.ulimits.clone(),
+        cgroup_parent: request.cgroup_parent.clone(),
+        limits: request.limits.clone(),
+        source_date_epoch: request.source_date_epoch,
+        now: jiff::Timestamp::now().to_string(),
+    }
+}
+
+fn settings(request: &BuildRequest, input: &input::Input, lowered: &Lowered) -> WorkerSettings {
+    WorkerSettings {
+        locals: input.locals.clone(),
+        secrets: request.secrets.iter().map(|s| (s.id.clone(), s.value.clone())).collect(),
+        ssh: request.ssh.iter().map(|s| (s.id.clone(), s.socket.clone())).collect(),
+        allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
+        allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
+        proxy: request.proxy.clone(),
+        source_date_epoch: lowered.source_date_epoch,
+    }
+}
+
+/// A task for work around the graph.
+pub(crate) fn internal_task(reporter: &Reporter, name: &str) -> bricklayer_solver::event::Task {
+    let task = reporter.task(TaskInfo {
+        name: name.to_owned(),
+        kind: TaskKind::Internal,
+        vertex: None,
+        location: None,
+    });
+    task.start();
+    task
+}
+
+/// Ends an internal task that went well.
+pub(crate) fn done(task: &bricklayer_solver::event::Task) {
+    task.finish(Outcome::Done);
+}

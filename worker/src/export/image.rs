@@ -1,0 +1,168 @@
+//! Config and manifest (OCI image-spec `config.md` and `manifest.md`, or Docker's schema 2) over packed layers.
+
+use std::collections::HashMap;
+
+use bricklayer_cache::store::{Descriptor, Packed, Store, StoreError};
+use bricklayer_solver::Digest;
+use bricklayer_solver::image::{History, ImageConfig};
+use oci_spec::image::{DescriptorBuilder, ImageManifestBuilder, MediaType, SCHEMA_VERSION};
+
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// What an image is made of, besides its layers.
+#[derive(Debug, Clone)]
+pub struct ImageExport {
+    /// The config; `rootfs` is filled in here.
+    pub config: ImageConfig,
+    /// Docker's media types instead of OCI's.
+    pub docker_media_types: bool,
+    /// Annotations of the manifest.
+    pub annotations: Vec<(String, String)>,
+}
+
+/// An image whose blobs are all in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assembled {
+    /// The manifest.
+    pub manifest: Descriptor,
+    /// The config: its digest is Docker's image ID.
+    pub config: Descriptor,
+}
+
+/// Writes config and manifest of an image into the store.
+///
+/// # Errors
+///
+/// Those of the store; the documents themselves can't fail.
+pub fn assemble(store: &Store, export: &ImageExport, layers: &[Packed]) -> Result<Assembled, StoreError> {
+    let mut config = export.config.clone();
+    config.rootfs.diff_ids = layers.iter().map(|l| l.diff_id).collect();
+    align_history(&mut config.history, layers.len());
+    let config_bytes = serde_json::to_vec(&config).expect("a config is plain data");
+    let config = put(
+        store,
+        &config_bytes,
+        if export.docker_media_types { DOCKER_CONFIG } else { "application/vnd.oci.image.config.v1+json" },
+    )?;
+    let layers = layers.iter().map(|l| Descriptor {
+        media_type: layer_type(&l.blob.media_type, export.docker_media_types),
+        ..l.blob.clone()
+    });
+    let media_type = if export.docker_media_types {
+        DOCKER_MANIFEST
+    } else {
+        "application/vnd.oci.image.manifest.v1+json"
+    };
+    let manifest_bytes = manifest(media_type, &config, layers, &export.annotations);
+    let manifest = put(store, &manifest_bytes, media_type)?;
+    Ok(Assembled { manifest, config })
+}
+
+fn manifest(
+    media_type: &str,
+    config: &Descriptor,
+    layers: impl Iterator<Item = Descriptor>,
+    annotations: &[(String, String)],
+) -> Vec<u8> {
+    let descriptor = |d: &Descriptor| {
+        DescriptorBuilder::default()
+            .media_type(d.media_type.as_str())
+            .size(d.size)
+            .digest(d.digest.to_string().parse::<oci_spec::image::Digest>().expect("a sha256 digest"))
+            .build()
+            .expect("all fields are set")
+    };
+    let mut builder = ImageManifestBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::from(media_type))
+        .config(descriptor(config))
+        .layers(layers.map(|l| descriptor(&l)).collect::<Vec<_>>());
+    if !annotations.is_empty() {
+        builder = builder.annotations(annotations.iter().cloned().collect::<HashMap<_, _>>());
+    }
+    // through `Value`, whose maps are ordered: the same image has the same manifest every time
+    let manifest = builder.build().expect("all fields are set");
+    let value = serde_json::to_value(&manifest).expect("a manifest is plain data");
+    serde_json::to_vec(&value).expect("a manifest is plain data")
+}
+
+fn put(store: &Store, bytes: &[u8], media_type: &str) -> Result<Descriptor, StoreError> {
+    let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+    store.put_blob(&mut &*bytes, digest, size)?;
+    Ok(Descriptor { media_type: media_type.to_owned(), digest, size })
+}
+
+/// The layer media type of the other family, so that a manifest never mixes them.
+fn layer_type(media_type: &str, docker: bool) -> String {
+    const PAIRS: &[(&str, &str)] = &[
+        ("application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar"),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip"),
+        ("application/vnd.oci.image.layer.v1.tar+zstd", "application/vnd.docker.image.rootfs.diff.tar.zstd"),
+    ];
+    PAIRS
+        .iter()
+        .find(|(oci, other)| media_type == *oci || media_type == *other)
+        .map_or(media_type, |(oci, other)| if docker { other } else { oci })
+        .to_owned()
+}
+
+/// Makes the entries that are not `empty_layer` as many as there are layers. A base image of another builder may have
+/// too few (they are added below all others) or too many (the lowest ones lose their layer).
+fn align_history(history: &mut Vec<History>, layers: usize) {
+    let with_layer = history.iter().filter(|h| !h.empty_layer).count();
+    if with_layer < layers {
+        let missing =
+            (with_layer..layers).map(|_| History { comment: "unknown".to_owned(), ..History::default() });
+        history.splice(0..0, missing);
+    }
+    let mut excess = with_layer.saturating_sub(layers);
+    for entry in history.iter_mut().filter(|h| !h.empty_layer) {
+        if excess == 0 {
+            break;
+        }
+        entry.empty_layer = true;
+        excess -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(flags: &[bool]) -> Vec<History> {
+        flags.iter().map(|empty| History { empty_layer: *empty, ..History::default() }).collect()
+    }
+
+    #[test]
+    fn history_of_foreign_bases_is_aligned_with_the_layers() {
+        for (flags, layers, expected) in [
+            (&[false, true, false][..], 2, &[false, true, false][..]),
+            (&[true], 2, &[false, false, true]),
+            (&[false, false, true, false], 1, &[true, true, true, false]),
+            (&[], 0, &[]),
+        ] {
+            let mut entries = history(flags);
+            align_history(&mut entries, layers);
+            assert_eq!(entries.iter().map(|h| h.empty_layer).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn layer_types_follow_the_manifests_family() {
+        let gzip = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+        assert_eq!(layer_type(gzip, false), "application/vnd.oci.image.layer.v1.tar+gzip");
+        assert_eq!(layer_type("application/vnd.oci.image.layer.v1.tar+gzip", true), gzip);
+        assert_eq!(layer_type("application/x-other", true), "application/x-other");
+    }
+
+    #[test]
+    fn manifests_are_the_same_every_time() {
+        let config = Descriptor { media_type: "c".into(), digest: Digest::of(b"c"), size: 1 };
+        let annotations: Vec<_> = (0..20).map(|n| (format!("k{n}"), n.to_string())).collect();
+        let one = manifest("m", &config, std::iter::once(config.clone()), &annotations);
+        for _ in 0..5 {
+            assert_eq!(manifest("m", &config, std::iter::once(config.clone()), &annotations), one);
+        }
+    }
+}

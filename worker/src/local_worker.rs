@@ -1,0 +1,147 @@
+//! The worker: runs ops on this machine.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use bricklayer_cache::Store;
+use bricklayer_cache::registry::Registry;
+use bricklayer_cache::store::LayerDraft;
+use bricklayer_solver::event::Task;
+use bricklayer_solver::op::{GitSource, HttpSource, Op, Selection, Source};
+use bricklayer_solver::record::{Layer, Output};
+use bricklayer_solver::worker::{Content, Job, Pinned, StepError, Worker};
+use futures_util::future::{BoxFuture, FutureExt as _};
+
+use crate::context::ContextSet;
+use crate::settings::WorkerSettings;
+use crate::source::http::Download;
+use crate::views::Views;
+
+/// Runs the ops of one build on this machine, with results in a store.
+#[derive(Clone)]
+pub struct LocalWorker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// What blocking work needs.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) settings: WorkerSettings,
+    pub(crate) views: Views,
+    pub(crate) downloads: Mutex<HashMap<HttpSource, Download>>,
+    pub(crate) commits: Mutex<HashMap<GitSource, String>>,
+    pub(crate) contexts: ContextSet,
+    told: Mutex<HashSet<String>>,
+}
+
+impl LocalWorker {
+    /// A worker for one build.
+    pub fn new(store: Store, registry: Arc<Registry>, settings: WorkerSettings) -> Self {
+        let indexes = store.path().join("contexts");
+        let contexts = ContextSet::new(settings.locals.clone(), Some(&indexes));
+        let shared = Shared {
+            views: Views::new(store.clone()),
+            store,
+            settings,
+            downloads: Mutex::default(),
+            commits: Mutex::default(),
+            contexts,
+            told: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), registry }
+    }
+
+    /// Keeps what was learned about local directories for the next build. To be called when a build ends, however it
+    /// ends; what fails costs time only.
+    pub fn save_indexes(&self) -> Result<(), crate::files::FilesError> {
+        self.shared.contexts.save()
+    }
+
+    /// A client for files over HTTP.
+    pub(crate) fn client(&self) -> Result<reqwest::Client, StepError> {
+        crate::source::http::client(&self.shared.settings.proxy)
+    }
+}
+
+impl Worker for LocalWorker {
+    fn pin<'a>(&'a self, source: &'a Source, task: &'a Task) -> BoxFuture<'a, Result<Pinned, StepError>> {
+        self.pin_source(source, task).boxed()
+    }
+
+    fn content<'a>(
+        &'a self,
+        output: &'a Output,
+        selection: &'a Selection,
+    ) -> BoxFuture<'a, Result<Content, StepError>> {
+        let (shared, output, selection) = (Arc::clone(&self.shared), output.clone(), selection.clone());
+        blocking(move || shared.digest(&output, &selection)).boxed()
+    }
+
+    fn run<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Output, StepError>> {
+        async move {
+            match &job.vertex.op {
+                Op::Source(source) => self.fetch_source(source, job.task, &job.cancel).await,
+                Op::Exec(_) | Op::File(_) => self.run_blocking(job).await,
+                Op::Merge => Err(StepError::new("a merge is not run: its layers are those of its inputs")),
+                Op::Diff => Err(StepError::new("diff steps are not supported")),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl LocalWorker {
+    async fn run_blocking(&self, job: Job<'_>) -> Result<Output, StepError> {
+        // the closure must own what it uses; a step's task is shared with it for as long as it runs
+        let Job { vertex, inputs, task, cancel, .. } = job;
+        let (shared, vertex, task) = (Arc::clone(&self.shared), vertex.clone(), task.clone());
+        blocking(move || {
+            let snapshot = match &vertex.op {
+                Op::Exec(exec) => shared.exec(exec, &inputs, &task, &cancel)?,
+                Op::File(file) => shared.file(file, &inputs)?,
+                _ => return Err(StepError::new("not a step that is run")),
+            };
+            Ok(Output::Snapshot(snapshot))
+        })
+        .await
+    }
+}
+
+impl Shared {
+    /// Makes a draft a layer, with the digest of what it holds.
+    pub(crate) fn commit(&self, draft: LayerDraft) -> Result<Layer, StepError> {
+        let content = bricklayer_cache::layer::content_digest(draft.tree())
+            .map_err(|e| StepError::with_source("cannot read the new layer", e))?;
+        draft.commit(content).map_err(|e| StepError::with_source("cannot keep the new layer", e))
+    }
+
+    /// An empty directory for this step.
+    pub(crate) fn scratch_dir(&self) -> Result<tempfile::TempDir, StepError> {
+        let scratch =
+            self.store.scratch().map_err(|e| StepError::with_source("cannot make a scratch directory", e))?;
+        tempfile::tempdir_in(&scratch).map_err(|e| {
+            StepError::with_source(format!("cannot make a directory in `{}`", scratch.display()), e)
+        })
+    }
+
+    /// What people should know about the surroundings, once a build.
+    pub(crate) fn tell_once(&self, task: &Task, notes: &[String]) {
+        let mut told = self.told.lock().expect("no holder panics");
+        for note in notes {
+            if told.insert(note.clone()) {
+                task.warn(note.clone());
+            }
+        }
+    }
+}
+
+/// Runs work that blocks. A panic in it is an error of the step.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
+) -> Result<T, StepError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(StepError::with_source("a step ended without a result", error)),
+    }
+}

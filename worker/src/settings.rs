@@ -1,0 +1,36 @@
+//! What one build tells the worker: directories, secrets, agents, what is allowed.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What the worker may use for one build. Nothing of it is ever in a key.
+#[derive(Clone, Default)]
+pub struct WorkerSettings {
+    /// Local directories, by the name that `Source::Local` has for them.
+    pub locals: HashMap<String, PathBuf>,
+    /// Secrets, by id.
+    pub secrets: HashMap<String, Vec<u8>>,
+    /// Sockets of SSH agents, by id.
+    pub ssh: HashMap<String, PathBuf>,
+    /// `network.host` is allowed.
+    pub allow_host_network: bool,
+    /// `security.insecure` is allowed.
+    pub allow_insecure: bool,
+    /// Proxy variables for downloads and for git (RUN gets its own with the op).
+    pub proxy: Vec<(String, String)>,
+    /// Files made by the build are not newer than this (seconds since 1970).
+    pub source_date_epoch: Option<i64>,
+}
+
+impl fmt::Debug for WorkerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerSettings")
+            .field("locals", &self.locals)
+            .field("secrets", &self.secrets.keys())
+            .field("ssh", &self.ssh)
+            .field("allow_host_network", &self.allow_host_network)
+            .field("allow_insecure", &self.allow_insecure)
+            .finish_non_exhaustive()
+    }
+}

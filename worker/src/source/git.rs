@@ -1,0 +1,284 @@
+//! Git repositories, fetched by the `git` program in an environment of our own.
+//!
+//! What a server says is not trusted: references that look like options are refused, `--` ends options in every call,
+//! hooks and configuration of the machine are off, submodules may only come over the network, and a subdirectory is
+//! followed through real directories only.
+
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
+use std::process::Stdio;
+
+use bricklayer_solver::op::GitSource;
+use bricklayer_solver::worker::StepError;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::Command;
+
+/// Output of one git command that is read at the most, in bytes: a listing of half a million refs.
+const OUTPUT_LIMIT: usize = 64 << 20;
+
+/// A `git` that works for one build.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Git {
+    /// Proxy variables.
+    pub(crate) proxy: Vec<(String, String)>,
+    /// An SSH agent's socket.
+    pub(crate) ssh_agent: Option<PathBuf>,
+    /// An `Authorization` header's value for https remotes.
+    pub(crate) auth_header: Option<String>,
+}
+
+impl Git {
+    /// The commit that the source's reference is at now.
+    pub(crate) async fn resolve(&self, source: &GitSource) -> Result<String, StepError> {
+        check_argument("remote", &source.remote)?;
+        check_argument("reference", &source.reference)?;
+        let commit = if is_commit(&source.reference) {
+            source.reference.to_ascii_lowercase()
+        } else {
+            let wanted = if source.reference.is_empty() { "HEAD" } else { &source.reference };
+            let peeled = format!("{wanted}^{{}}");
+            let listing = self
+                .run(None, &["ls-remote", "--quiet", "--", &source.remote, wanted, &peeled], &source.remote)
+                .await?;
+            pick_reference(&String::from_utf8_lossy(&listing), wanted).ok_or_else(|| {
+                StepError::new(format!("no branch, tag or ref `{wanted}` in `{}`", redact(&source.remote)))
+            })?
+        };
+        match &source.checksum {
+            Some(expected) if !commit.starts_with(&expected.to_ascii_lowercase()) => Err(StepError::new(
+                format!("`{}` is at commit {commit}, but {expected} was expected", redact(&source.remote)),
+            )),
+            _ => Ok(commit),
+        }
+    }
+
+    /// Checks `commit` out: what the source names ends up in `tree`, which must be empty. `scratch` is an empty
+    /// directory on the same filesystem.
+    pub(crate) async fn checkout(
+        &self,
+        source: &GitSource,
+        commit: &str,
+        scratch: &Path,
+        tree: &Path,
+    ) -> Result<(), StepError> {
+        let work = scratch.join("checkout");
+        let failed = |what: &str, path: &Path, error: std::io::Error| {
+            StepError::with_source(format!("cannot {what} `{}`", path.display()), error)
+        };
+        std::fs::create_dir(&work).map_err(|e| failed("make", &work, e))?;
+        let at = Some(work.as_path());
+        self.run(at, &["init", "--quiet", "--initial-branch=main"], &source.remote).await?;
+        self.run(at, &["remote", "add", "--", "origin", &source.remote], &source.remote).await?;
+        // not every server hands out commits by number: the reference itself, with its history, is the second try
+        let shallow = ["fetch", "--quiet", "--depth=1", "--no-tags", "origin", "--", commit];
+        if let Err(first) = self.run(at, &shallow, &source.remote).await {
+            let reference = if source.reference.is_empty() { "HEAD" } else { &source.reference };
+            if is_commit(reference) {
+                self.run(at, &["fetch", "--quiet", "--tags", "origin"], &source.remote)
+                    .await
+                    .map_err(|_| first)?;
+            } else {
+                self.run(at, &["fetch", "--quiet", "--tags", "origin", "--", reference], &source.remote)
+                    .await?;
+            }
+        }
+        self.run(at, &["checkout", "--quiet", "--force", "--detach", commit, "--"], &source.remote).await?;
+        if source.submodules && work.join(".gitmodules").is_file() {
+            let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
+            self.run(at, &update, &source.remote).await?;
+        }
+        let root = real_subdirectory(&work, &source.subdir)?;
+        let git_dir = work.join(".git");
+        if source.keep_git_dir && root != work {
+            std::fs::rename(&git_dir, root.join(".git")).map_err(|e| failed("move", &git_dir, e))?;
+        } else if !source.keep_git_dir {
+            std::fs::remove_dir_all(&git_dir).map_err(|e| failed("remove", &git_dir, e))?;
+        }
+        for entry in std::fs::read_dir(&root).map_err(|e| failed("list", &root, e))? {
+            let entry = entry.map_err(|e| failed("list", &root, e))?;
+            std::fs::rename(entry.path(), tree.join(entry.file_name()))
+                .map_err(|e| failed("move", &entry.path(), e))?;
+        }
+        Ok(())
+    }
+
+    async fn run(&self, dir: Option<&Path>, args: &[&str], remote: &str) -> Result<Vec<u8>, StepError> {
+        let mut command = Command::new("git");
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()))
+            .env("LC_ALL", "C")
+            .env("HOME", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_ALLOW_PROTOCOL", "https:http:ssh:git")
+            .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes")
+            .envs(self.proxy.iter().map(|(k, v)| (k, v)));
+        if let Some(socket) = &self.ssh_agent {
+            command.env("SSH_AUTH_SOCK", socket);
+        }
+        if let Some(header) = &self.auth_header {
+            // by environment, so that it shows in no process list
+            command
+                .env("GIT_CONFIG_COUNT", "1")
+                .env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", origin(remote)))
+                .env("GIT_CONFIG_VALUE_0", format!("Authorization: {header}"));
+        }
+        for setting in [
+            "core.hooksPath=/dev/null",
+            "core.symlinks=true",
+            "protocol.file.allow=never",
+            "advice.detachedHead=false",
+        ] {
+            command.arg("-c").arg(setting);
+        }
+        command.args(args.iter().map(OsStr::new)).stdin(Stdio::null()).kill_on_drop(true).process_group(0);
+        if let Some(dir) = dir {
+            command.current_dir(dir);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|e| {
+            StepError::with_source(format!("cannot run `git` for `{}`", redact(remote)), e)
+                .hint("install git: repositories are fetched by the git program")
+        })?;
+        let (stdout, stderr) = tokio::join!(
+            read_up_to(child.stdout.take(), OUTPUT_LIMIT),
+            read_up_to(child.stderr.take(), OUTPUT_LIMIT)
+        );
+        if stdout.len() > OUTPUT_LIMIT || stderr.len() > OUTPUT_LIMIT {
+            return Err(StepError::new(format!("git {} of `{}` answered too much", args[0], redact(remote))));
+        }
+        let status = child
+            .wait()
+            .await
+            .map_err(|e| StepError::with_source(format!("cannot wait for git {}", args[0]), e))?;
+        if !status.success() {
+            let text = String::from_utf8_lossy(&stderr);
+            let text: String = text.trim().chars().take(2000).collect();
+            return Err(StepError::new(format!(
+                "git {} of `{}` failed: {}",
+                args[0],
+                redact(remote),
+                text.replace(remote, &redact(remote))
+            )));
+        }
+        Ok(stdout)
+    }
+}
+
+/// At most `limit` bytes and one more, so that the caller can tell that there were more.
+async fn read_up_to(pipe: Option<impl AsyncRead + Unpin>, limit: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // a pipe that breaks ends like one that is closed: the exit status says what happened
+        let _ = pipe.take(limit as u64 + 1).read_to_end(&mut bytes).await;
+    }
+    bytes
+}
+
+/// Nothing that git could take for an option, or a shell for more than a word.
+fn check_argument(what: &str, text: &str) -> Result<(), StepError> {
+    if text.starts_with('-') || text.chars().any(char::is_control) {
+        return Err(StepError::new(format!("`{}` is not a git {what}", redact(text))));
+    }
+    Ok(())
+}
+
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// The commit of `wanted` in an `ls-remote` listing: as a full ref, a tag, then a branch; an annotated tag's commit,
+/// not the tag object.
+fn pick_reference(listing: &str, wanted: &str) -> Option<String> {
+    let lines: Vec<(&str, &str)> = listing.lines().filter_map(|line| line.split_once('\t')).collect();
+    [
+        wanted.to_owned(),
+        format!("refs/{wanted}"),
+        format!("refs/tags/{wanted}"),
+        format!("refs/heads/{wanted}"),
+    ]
+    .iter()
+    .flat_map(|name| [format!("{name}^{{}}"), name.clone()])
+    .find_map(|name| lines.iter().find(|(_, n)| *n == name))
+    .map(|(commit, _)| (*commit).to_owned())
+    .filter(|commit| is_commit(commit))
+}
+
+/// `subdir` of a checkout, through real directories only.
+fn real_subdirectory(checkout: &Path, subdir: &str) -> Result<PathBuf, StepError> {
+    let mut path = checkout.to_path_buf();
+    for component in Path::new(subdir).components() {
+        match component {
+            Component::RootDir | Component::CurDir => continue,
+            Component::Normal(name) if name != ".git" => path.push(name),
+            _ => {
+                return Err(StepError::new(format!(
+                    "`{subdir}` is not a directory below the repository's root"
+                )));
+            }
+        }
+        if !path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
+            return Err(StepError::new(format!("`{subdir}` is not a directory of the repository")));
+        }
+    }
+    Ok(path)
+}
+
+/// Scheme and host of a URL, with a `/` at the end.
+fn origin(remote: &str) -> String {
+    let after = remote.find("://").map_or(0, |at| at + 3);
+    let end = remote[after..].find('/').map_or(remote.len(), |at| after + at);
+    format!("{}/", &remote[..end])
+}
+
+/// A remote without its user and password.
+pub(crate) fn redact(remote: &str) -> String {
+    match remote.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            format!("{scheme}://{host}{path}")
+        }
+        None => remote.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_found_as_git_does() {
+        let (a, b, c) = ("a".repeat(40), "b".repeat(40), "c".repeat(40));
+        let listing = format!("{a}\tHEAD\n{a}\trefs/heads/v1\n{b}\trefs/tags/v1\n{c}\trefs/tags/v1^{{}}\n");
+        assert_eq!(pick_reference(&listing, "v1"), Some(c));
+        assert_eq!(pick_reference(&listing, "HEAD"), Some(a.clone()));
+        assert_eq!(pick_reference(&listing, "heads/v1"), Some(a));
+        assert_eq!(pick_reference("--upload-pack=x\trefs/heads/x\n", "x"), None);
+    }
+
+    #[test]
+    fn options_in_disguise_are_refused() {
+        for text in ["--upload-pack=touch /tmp/x", "-x", "a\nb"] {
+            assert!(check_argument("reference", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn subdirectories_stay_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
+        assert_eq!(real_subdirectory(dir.path(), "/a//b/").unwrap(), dir.path().join("a/b"));
+        for text in ["..", "a/../..", "link", "link/etc", "nothere", ".git"] {
+            assert!(real_subdirectory(dir.path(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        assert_eq!(redact("https://user:pass@host/x@y.git"), "https://host/x@y.git");
+        assert_eq!(origin("https://host:1/x/y.git"), "https://host:1/");
+    }
+}

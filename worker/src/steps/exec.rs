@@ -1,0 +1,374 @@
+//! RUN: mounts what the op names, runs the command in a sandbox on a new layer, and keeps the layer.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use bricklayer_cache::root::{Root, at};
+use bricklayer_cache::store::{CacheMount, LayerDraft};
+use bricklayer_solver::Digest;
+use bricklayer_solver::event::{Stream, Task};
+use bricklayer_solver::op::{Exec, Mount, MountKind, Network, SecretMount, Security};
+use bricklayer_solver::record::{Output, Snapshot};
+use bricklayer_solver::worker::StepError;
+use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
+use tokio_util::sync::CancellationToken;
+
+use crate::export::{Owners, copy_tree};
+use crate::local_worker::Shared;
+use crate::overlay;
+use crate::sandbox::{self, Attached, AttachedMount, Exit, User};
+use crate::users;
+
+/// What must outlive the command: guards of cache mounts, and directories that are removed afterwards.
+#[derive(Default)]
+struct Held {
+    caches: Vec<CacheMount>,
+    scratch: Vec<tempfile::TempDir>,
+}
+
+impl Shared {
+    /// Runs a command. Blocking.
+    pub(crate) fn exec(
+        &self,
+        exec: &Exec,
+        inputs: &[Output],
+        task: &Task,
+        cancel: &CancellationToken,
+    ) -> Result<Snapshot, StepError> {
+        self.check_entitlements(exec)?;
+        let base = match exec.root {
+            Some(input) => snapshot(inputs, input)?,
+            None => Snapshot::default(),
+        };
+        let trees = self.views.trees(&base)?;
+        let draft =
+            self.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
+        let lowers: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
+        self.inherit_root_directory(&base, &draft)?;
+        let root = mount_overlay(&lowers, Some((draft.tree(), draft.work())))?;
+        let user = self.user(&root, &exec.user)?;
+
+        let mut held = Held::default();
+        let mut mounts = Vec::new();
+        for mount in &exec.mounts {
+            if let Some(what) = self.attach(mount, inputs, &mut held)? {
+                mounts.push(AttachedMount { target: mount.target.clone(), what });
+            }
+        }
+        let mut env = exec.env.clone();
+        for proxy in &exec.proxy_env {
+            let name = proxy.split('=').next().unwrap_or_default();
+            if !env.iter().any(|v| v.split('=').next() == Some(name)) {
+                env.push(proxy.clone());
+            }
+        }
+        for secret in &exec.secret_env {
+            match self.settings.secrets.get(&secret.id) {
+                Some(value) => {
+                    let value = String::from_utf8(value.clone()).map_err(|_| {
+                        StepError::new(format!(
+                            "secret `{}` is not text: it can't be an environment variable",
+                            secret.id
+                        ))
+                    })?;
+                    env.push(format!("{}={value}", secret.variable));
+                }
+                None if secret.required => return Err(missing_secret(&secret.id)),
+                None => {}
+            }
+        }
+        let upper =
+            Root::open(draft.tree()).map_err(|e| StepError::with_source("cannot open the new layer", e))?;
+        let upper = upper
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| StepError::with_source("cannot open the new layer", e))?;
+        let command = sandbox::Command {
+            root,
+            upper: Some(upper),
+            args: exec.args.clone(),
+            env,
+            cwd: exec.cwd.clone(),
+            user,
+            mounts,
+            network: exec.network,
+            security: exec.security,
+            hostname: exec.hostname.clone(),
+            extra_hosts: exec.extra_hosts.clone(),
+            shm_size: exec.shm_size,
+            ulimits: exec.ulimits.clone(),
+            limits: exec.limits.clone(),
+            cgroup_parent: exec.cgroup_parent.clone(),
+        };
+        let output = |stream: sandbox::Stream, data: &[u8]| {
+            let stream = match stream {
+                sandbox::Stream::Stdout => Stream::Stdout,
+                sandbox::Stream::Stderr => Stream::Stderr,
+            };
+            task.log(stream, data.to_vec());
+        };
+        let exit = sandbox::run(command, &output, cancel).map_err(|error| match error {
+            sandbox::SandboxError::Cancelled => StepError::Cancelled,
+            error => {
+                let hint = error.hint();
+                let failed = StepError::with_source("cannot run the command", error);
+                match hint {
+                    Some(hint) => failed.hint(hint),
+                    None => failed,
+                }
+            }
+        })?;
+        self.tell_once(task, &exit.notes);
+        if !exit.success() {
+            return Err(failure(exec, &exit));
+        }
+        drop(held);
+        let layer = self.commit(draft)?;
+        let mut snapshot = base;
+        snapshot.layers.push(layer);
+        Ok(snapshot)
+    }
+
+    /// The root directory of a new layer looks like the one below it: overlayfs shows the upper one's metadata.
+    pub(crate) fn inherit_root_directory(
+        &self,
+        base: &Snapshot,
+        draft: &LayerDraft,
+    ) -> Result<(), StepError> {
+        if base.layers.is_empty() {
+            return Ok(());
+        }
+        let view = self.views.view(base)?;
+        let upper =
+            Root::open(draft.tree()).map_err(|e| StepError::with_source("cannot open the new layer", e))?;
+        let below = at::fstat(view.as_fd());
+        below
+            .and_then(|below| {
+                fchown(upper.as_fd(), Some(Uid::from_raw(below.uid)), Some(Gid::from_raw(below.gid)))?;
+                fchmod(upper.as_fd(), Mode::from_raw_mode(below.mode))?;
+                at::fset_mtime(upper.as_fd(), below.mtime)
+            })
+            .map_err(|e| StepError::with_source("cannot prepare the new layer", std::io::Error::from(e)))
+    }
+
+    fn check_entitlements(&self, exec: &Exec) -> Result<(), StepError> {
+        let refused = |what: &str, flag: &str| {
+            Err(StepError::new(format!("{what} is not allowed: {flag}")).hint(format!("pass --allow {flag}")))
+        };
+        match (exec.network, exec.security) {
+            (Network::Host, _) if !self.settings.allow_host_network => {
+                refused("the host's network", "network.host")
+            }
+            (_, Security::Insecure) if !self.settings.allow_insecure => {
+                refused("an insecure RUN", "security.insecure")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn user(&self, root: &OwnedFd, user: &str) -> Result<User, StepError> {
+        let root =
+            root.try_clone().map_err(|e| StepError::with_source("cannot open the root filesystem", e))?;
+        let user = users::resolve_user(&Root::from_fd(root), user)
+            .map_err(|e| StepError::with_source(format!("cannot run as user `{user}`"), e))?;
+        Ok(User { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home })
+    }
+
+    /// What a mount of the op is in this sandbox; `None`: an optional secret that is not there.
+    fn attach(
+        &self,
+        mount: &Mount,
+        inputs: &[Output],
+        held: &mut Held,
+    ) -> Result<Option<Attached>, StepError> {
+        let attached = match &mount.kind {
+            MountKind::Bind { input, source, writable } => {
+                let output = input_output(inputs, *input)?;
+                let fd = self.bind(output, source, *writable, held).map_err(|e| {
+                    StepError::with_source(format!("cannot mount `{source}` at {}", mount.target), e)
+                })?;
+                Attached::Tree { fd, read_only: !writable }
+            }
+            MountKind::Cache { .. } => self.cache(&mount.kind, inputs, held).map_err(|e| {
+                StepError::with_source(format!("cannot mount the cache at {}", mount.target), e)
+            })?,
+            MountKind::Tmpfs { size } => Attached::Tmpfs { size: *size },
+            MountKind::Secret(secret) => {
+                let SecretMount { id, mode, uid, gid, required } = secret;
+                match self.settings.secrets.get(id) {
+                    Some(data) => {
+                        Attached::SecretFile { data: data.clone(), mode: *mode, uid: *uid, gid: *gid }
+                    }
+                    None if *required => return Err(missing_secret(id)),
+                    None => return Ok(None),
+                }
+            }
+            MountKind::Ssh(SecretMount { id, mode, uid, gid, required }) => match self.settings.ssh.get(id) {
+                Some(path) => Attached::Socket { path: path.clone(), mode: *mode, uid: *uid, gid: *gid },
+                None if *required => {
+                    return Err(StepError::new(format!("ssh agent `{id}` was not given"))
+                        .hint(format!("pass --ssh {id}")));
+                }
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(attached))
+    }
+
+    /// Files of an input as a mount of their own. What is written to a writable one goes to a directory that is thrown
+    /// away.
+    fn bind(
+        &self,
+        output: &Output,
+        source: &str,
+        writable: bool,
+        held: &mut Held,
+    ) -> Result<OwnedFd, StepError> {
+        let mut inside = PathBuf::from(source);
+        let lowers = match output {
+            Output::Snapshot(snapshot) if !writable => {
+                let view = self.views.view(snapshot)?;
+                return subtree(&view, &inside);
+            }
+            Output::Snapshot(snapshot) => self.views.trees(snapshot)?,
+            Output::Local { .. } => {
+                let scratch = self.scratch_dir()?;
+                let path = scratch.path().to_path_buf();
+                inside = self.materialise(output, source, &path)?;
+                held.scratch.push(scratch);
+                vec![path]
+            }
+        };
+        let mut upper = None;
+        if writable {
+            let scratch = self.scratch_dir()?;
+            let (tree, work) = (scratch.path().join("upper"), scratch.path().join("work"));
+            for dir in [&tree, &work] {
+                std::fs::create_dir(dir)
+                    .map_err(|e| StepError::with_source(format!("cannot make `{}`", dir.display()), e))?;
+            }
+            held.scratch.push(scratch);
+            upper = Some((tree, work));
+        }
+        let paths: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
+        let mount =
+            mount_overlay(&paths, upper.as_ref().map(|(tree, work)| (tree.as_path(), work.as_path())))?;
+        subtree(&Root::from_fd(mount), &inside)
+    }
+
+    fn cache(&self, mount: &MountKind, inputs: &[Output], held: &mut Held) -> Result<Attached, StepError> {
+        let MountKind::Cache { id, sharing, input, source, mode, uid, gid, read_only } = mount else {
+            return Err(StepError::new("not a cache mount"));
+        };
+        // other files or another owner to start with make another cache
+        let seed = input.map(|input| input_output(inputs, input)).transpose()?;
+        let mut identity = id.clone();
+        if seed.is_some() || mode.is_some() || uid.is_some() || gid.is_some() {
+            identity = format!(
+                "{id}\0{source}\0{mode:?}\0{uid:?}\0{gid:?}\0{}",
+                seed.map_or(String::new(), seed_identity)
+            );
+        }
+        let cache = self
+            .store
+            .cache_mount(&identity, *sharing)
+            .map_err(|e| StepError::with_source(format!("cache `{id}` can't be used"), e))?;
+        if cache.fresh {
+            if let Some(seed) = seed {
+                let mut scratch = Held::default();
+                let from = self.bind(seed, source, false, &mut scratch)?;
+                copy_tree(&Root::from_fd(from), &open_root(&cache.path)?, Owners::Kept)
+                    .map_err(|e| StepError::with_source(format!("cannot fill cache `{id}`"), e))?;
+            }
+            let root = open_root(&cache.path)?;
+            let failed = |e: rustix::io::Errno| {
+                StepError::with_source(format!("cannot prepare cache `{id}`"), std::io::Error::from(e))
+            };
+            if seed.is_none() || uid.is_some() || gid.is_some() {
+                let (owner, group) = (Uid::from_raw(uid.unwrap_or(0)), Gid::from_raw(gid.unwrap_or(0)));
+                fchown(root.as_fd(), Some(owner), Some(group)).map_err(failed)?;
+            }
+            if seed.is_none() || mode.is_some() {
+                fchmod(root.as_fd(), Mode::from_raw_mode(mode.unwrap_or(0o755))).map_err(failed)?;
+            }
+        }
+        // the directory itself: what one step writes, the others see
+        let fd = overlay::subtree(open_root(&cache.path)?.as_fd(), Path::new("/"))
+            .map_err(|e| StepError::with_source(format!("cannot open cache `{id}`"), e))?;
+        held.caches.push(cache);
+        Ok(Attached::Tree { fd, read_only: *read_only })
+    }
+}
+
+pub(crate) fn mount_overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, StepError> {
+    overlay::mount(lowers, upper).map_err(|error| {
+        let hint = error.hint();
+        let failed = StepError::with_source("cannot mount the root filesystem", error);
+        match hint {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
+    })
+}
+
+fn open_root(path: &Path) -> Result<Root, StepError> {
+    Root::open(path).map_err(|e| StepError::with_source(format!("cannot open `{}`", path.display()), e))
+}
+
+fn subtree(root: &Root, source: &Path) -> Result<OwnedFd, StepError> {
+    overlay::subtree(root.as_fd(), source)
+        .map_err(|e| StepError::with_source(format!("`{}` is not there", source.display()), e))
+}
+
+fn input_output(inputs: &[Output], input: usize) -> Result<&Output, StepError> {
+    inputs.get(input).ok_or_else(|| StepError::new(format!("the step has no input {input}")))
+}
+
+/// The snapshot of an input that must be one.
+pub(crate) fn snapshot(inputs: &[Output], input: usize) -> Result<Snapshot, StepError> {
+    match input_output(inputs, input)? {
+        Output::Snapshot(snapshot) => Ok(snapshot.clone()),
+        Output::Local { name, .. } => {
+            Err(StepError::new(format!("the local directory `{name}` can't be a root filesystem")))
+        }
+    }
+}
+
+fn seed_identity(seed: &Output) -> String {
+    match seed {
+        Output::Snapshot(snapshot) => {
+            let mut bytes = Vec::new();
+            for layer in &snapshot.layers {
+                bytes.extend_from_slice(layer.content.as_bytes());
+            }
+            Digest::of(&bytes).hex()
+        }
+        Output::Local { name, .. } => format!("local {name}"),
+    }
+}
+
+fn missing_secret(id: &str) -> StepError {
+    StepError::new(format!("secret `{id}` was not given"))
+        .hint(format!("pass --secret id={id},src=FILE or id={id},env=NAME"))
+}
+
+fn failure(exec: &Exec, exit: &Exit) -> StepError {
+    // the shell form is shown as written, the exec form word by word
+    let command = match exec.args.as_slice() {
+        [_, flag, text] if flag == "-c" => text.clone(),
+        args => args.join(" "),
+    };
+    let status = if let Some(reason) = &exit.not_started {
+        format!("exit code: {}: {reason}", exit.code)
+    } else if let Some(limit) = exit.out_of_memory {
+        match limit {
+            0 => "killed: out of memory".to_owned(),
+            bytes => format!("killed: out of memory at {} MiB", bytes >> 20),
+        }
+    } else if let Some(signal) = exit.signal {
+        format!("exit code: {} (killed by signal {signal})", exit.code)
+    } else {
+        format!("exit code: {}", exit.code)
+    };
+    StepError::Exit { command, code: exit.code, status }
+}

@@ -1,0 +1,5 @@
+//! One file a kind of op: what the solver asks of the worker, done with the store, overlay mounts and sandboxes.
+
+mod exec;
+mod file;
+mod source;

@@ -1,0 +1,189 @@
+//! FROM, ADD URL, ADD of git repositories: files from outside become layers.
+
+use bricklayer_cache::root::Root;
+use bricklayer_cache::store::Descriptor;
+use bricklayer_solver::Digest;
+use bricklayer_solver::event::Task;
+use bricklayer_solver::image::ImageConfig;
+use bricklayer_solver::op::{GitSource, HttpSource, ImageSource, Source};
+use bricklayer_solver::record::{Output, Snapshot};
+use bricklayer_solver::worker::{Pinned, StepError};
+use tokio_util::sync::CancellationToken;
+
+use crate::local_worker::{LocalWorker, Shared, blocking};
+use crate::source::git::redact;
+use crate::source::http::{self, Download};
+
+/// A manifest or config that is read at the most, in bytes.
+const DOCUMENT_LIMIT: u64 = 4 << 20;
+
+impl LocalWorker {
+    /// What a source is now. Files over HTTP are fetched for that: their bytes are their identity.
+    pub(crate) async fn pin_source(&self, source: &Source, task: &Task) -> Result<Pinned, StepError> {
+        match source {
+            Source::Image(image) => {
+                let mut bytes = Vec::new();
+                for diff_id in &image.diff_ids {
+                    bytes.extend_from_slice(diff_id.as_bytes());
+                }
+                let label = format!("{}@{}", image.reference, image.manifest);
+                Ok(Pinned { key: Digest::of(&bytes), label })
+            }
+            Source::Local(local) => {
+                Err(StepError::new(format!("the local directory `{}` has no pin", local.name)))
+            }
+            Source::Http(http) => {
+                let download = self.download(http, task).await?;
+                let key = Digest::of(format!("http\0{}\0{}", http.filename, download.digest).as_bytes());
+                Ok(Pinned { key, label: download.digest.to_string() })
+            }
+            Source::Git(git) => {
+                let commit = self.commit_of(git).await?;
+                let key = Digest::of(
+                    format!("git\0{commit}\0{}\0{}\0{}", git.subdir, git.keep_git_dir, git.submodules)
+                        .as_bytes(),
+                );
+                Ok(Pinned { key, label: format!("{}#{commit}", redact(&git.remote)) })
+            }
+        }
+    }
+
+    /// Makes a source's files layers of the store.
+    pub(crate) async fn fetch_source(
+        &self,
+        source: &Source,
+        task: &Task,
+        cancel: &CancellationToken,
+    ) -> Result<Output, StepError> {
+        let fetch = async {
+            match source {
+                Source::Image(image) => self.fetch_image(image, task).await,
+                Source::Local(local) => Err(StepError::new(format!("`{}` is not fetched", local.name))),
+                Source::Http(http) => self.fetch_http(http, task).await,
+                Source::Git(git) => self.fetch_git(git).await,
+            }
+        };
+        tokio::select! {
+            result = fetch => Ok(Output::Snapshot(result?)),
+            () = cancel.cancelled() => Err(StepError::Cancelled),
+        }
+    }
+
+    async fn fetch_image(&self, image: &ImageSource, task: &Task) -> Result<Snapshot, StepError> {
+        let store = &self.shared.store;
+        let failed = |what: &str| format!("cannot {what} {}", image.reference);
+        let manifest = store
+            .read_blob(image.manifest, DOCUMENT_LIMIT)
+            .map_err(|e| StepError::with_source(failed("read the manifest of"), e))?;
+        let manifest: Manifest = serde_json::from_slice(&manifest)
+            .map_err(|e| StepError::with_source(failed("understand the manifest of"), e))?;
+        let config = store
+            .read_blob(manifest.config.digest, DOCUMENT_LIMIT)
+            .map_err(|e| StepError::with_source(failed("read the config of"), e))?;
+        let config: ImageConfig = serde_json::from_slice(&config)
+            .map_err(|e| StepError::with_source(failed("understand the config of"), e))?;
+        if !manifest.layers.iter().all(|layer| store.has_blob(layer.digest)) {
+            self.registry
+                .fetch_layers(store, image.manifest, task)
+                .await
+                .map_err(|e| StepError::with_source(failed("pull the layers of"), e))?;
+        }
+        store
+            .image_layers(&config, &manifest.layers)
+            .map_err(|e| StepError::with_source(failed("use the layers of"), e))
+    }
+
+    async fn download(&self, source: &HttpSource, task: &Task) -> Result<Download, StepError> {
+        if let Some(known) = self.shared.downloads.lock().expect("no holder panics").get(source) {
+            return Ok(known.clone());
+        }
+        let authorization = self.shared.authorization("HTTP", &source.url);
+        let client = self.client()?;
+        let download =
+            http::download(&client, &self.shared.store, source, authorization.as_deref(), task).await?;
+        self.shared.downloads.lock().expect("no holder panics").insert(source.clone(), download.clone());
+        Ok(download)
+    }
+
+    async fn fetch_http(&self, source: &HttpSource, task: &Task) -> Result<Snapshot, StepError> {
+        let download = self.download(source, task).await?;
+        let (shared, name) = (self.shared.clone(), source.filename.clone());
+        blocking(move || {
+            let draft =
+                shared.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
+            let mut blob = shared
+                .store
+                .open_blob(download.digest)
+                .map_err(|e| StepError::with_source(format!("cannot read {}", download.digest), e))?;
+            let failed = |e: std::io::Error| StepError::with_source(format!("cannot write `{name}`"), e);
+            let root = Root::open(draft.tree())
+                .map_err(|e| StepError::with_source("cannot open the new layer", e))?;
+            let mut file = root
+                .create_file(name.as_ref(), 0o600)
+                .map_err(|e| StepError::with_source(format!("cannot make `{name}`"), e))?;
+            std::io::copy(&mut blob, &mut file).map_err(failed)?;
+            let modified = download.modified.unwrap_or(0).max(0);
+            let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified.unsigned_abs());
+            file.set_modified(modified).map_err(failed)?;
+            Ok(Snapshot { layers: vec![shared.commit(draft)?] })
+        })
+        .await
+    }
+
+    async fn commit_of(&self, source: &GitSource) -> Result<String, StepError> {
+        if let Some(known) = self.shared.commits.lock().expect("no holder panics").get(source) {
+            return Ok(known.clone());
+        }
+        let commit = self.shared.git(source).resolve(source).await?;
+        self.shared.commits.lock().expect("no holder panics").insert(source.clone(), commit.clone());
+        Ok(commit)
+    }
+
+    async fn fetch_git(&self, source: &GitSource) -> Result<Snapshot, StepError> {
+        let commit = self.commit_of(source).await?;
+        let shared = self.shared.clone();
+        let draft =
+            shared.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
+        let scratch = shared.scratch_dir()?;
+        shared.git(source).checkout(source, &commit, scratch.path(), draft.tree()).await?;
+        drop(scratch);
+        blocking(move || Ok(Snapshot { layers: vec![shared.commit(draft)?] })).await
+    }
+}
+
+impl Shared {
+    /// The secret that BuildKit's users give for a host: `HTTP_AUTH_HEADER_<host>`, or `…_TOKEN_<host>` as a bearer token.
+    fn authorization(&self, family: &str, url: &str) -> Option<String> {
+        let rest = url.split_once("://")?.1;
+        let host = rest.split(['/', '?', '#']).next()?;
+        let text = |name: String| {
+            let value = self.settings.secrets.get(&name)?;
+            Some(String::from_utf8_lossy(value).trim().to_owned())
+        };
+        text(format!("{family}_AUTH_HEADER_{host}"))
+            .or_else(|| text(format!("{family}_AUTH_TOKEN_{host}")).map(|token| format!("Bearer {token}")))
+    }
+
+    fn git(&self, source: &GitSource) -> crate::source::git::Git {
+        let plain = |name: &str| {
+            let value = self.settings.secrets.get(name)?;
+            Some(String::from_utf8_lossy(value).trim().to_owned())
+        };
+        let header = self
+            .authorization("GIT", &source.remote)
+            .or_else(|| plain("GIT_AUTH_HEADER"))
+            .or_else(|| plain("GIT_AUTH_TOKEN").map(|token| format!("Bearer {token}")));
+        crate::source::git::Git {
+            proxy: self.settings.proxy.clone(),
+            ssh_agent: self.settings.ssh.get("default").cloned(),
+            auth_header: header.filter(|_| source.remote.starts_with("https://")),
+        }
+    }
+}
+
+/// What is needed of a manifest (OCI image-spec `manifest.md`).
+#[derive(serde::Deserialize)]
+struct Manifest {
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}

@@ -1,0 +1,67 @@
+//! Merged read views of snapshots: what the files of a list of layers look like on top of each other.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bricklayer_cache::Store;
+use bricklayer_cache::root::Root;
+use bricklayer_solver::record::{LayerId, Snapshot};
+use bricklayer_solver::worker::StepError;
+
+use crate::overlay;
+
+/// Views that stay open for the next step: a stage's files are often read by several steps in a row.
+const KEPT: usize = 16;
+
+/// The merged, read-only view of a snapshot: for whoever reads a result. Blocking.
+pub fn snapshot_view(store: &Store, snapshot: &Snapshot) -> Result<Arc<Root>, StepError> {
+    Views::new(store.clone()).view(snapshot)
+}
+
+/// The views of one store. A view is a detached mount: it shows in no mount table and ends with the process.
+pub(crate) struct Views {
+    store: Store,
+    recent: Mutex<VecDeque<(Vec<LayerId>, Arc<Root>)>>,
+}
+
+impl Views {
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store, recent: Mutex::new(VecDeque::new()) }
+    }
+
+    /// The trees of a snapshot, lowest first; layers that are blobs only are unpacked. Blocking.
+    pub(crate) fn trees(&self, snapshot: &Snapshot) -> Result<Vec<PathBuf>, StepError> {
+        let ids: Vec<LayerId> = snapshot.layers.iter().map(|l| l.id).collect();
+        ids.iter()
+            .enumerate()
+            .map(|(n, id)| {
+                self.store.layer_tree(*id, &ids[..n]).map_err(|e| {
+                    StepError::with_source(format!("cannot unpack layer {} of {}", n + 1, ids.len()), e)
+                })
+            })
+            .collect()
+    }
+
+    /// The merged, read-only view of a snapshot. Blocking.
+    pub(crate) fn view(&self, snapshot: &Snapshot) -> Result<Arc<Root>, StepError> {
+        let ids: Vec<LayerId> = snapshot.layers.iter().map(|l| l.id).collect();
+        let found = |recent: &VecDeque<(Vec<LayerId>, Arc<Root>)>| {
+            recent.iter().find(|(key, _)| *key == ids).map(|(_, view)| Arc::clone(view))
+        };
+        if let Some(view) = found(&self.recent.lock().expect("no view panics")) {
+            return Ok(view);
+        }
+        let trees = self.trees(snapshot)?;
+        let trees: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
+        let mount = overlay::mount(&trees, None)
+            .map_err(|e| StepError::with_source("cannot mount the files of a step", e))?;
+        let view = Arc::new(Root::from_fd(mount));
+        let mut recent = self.recent.lock().expect("no view panics");
+        recent.push_back((ids, Arc::clone(&view)));
+        if recent.len() > KEPT {
+            recent.pop_front();
+        }
+        Ok(view)
+    }
+}
