@@ -28,6 +28,25 @@ pub fn name_servers(text: &str) -> Vec<IpAddr> {
     found
 }
 
+/// A `resolv.conf` for a network namespace in which the host's loopback addresses are somebody else's: without the name
+/// servers at such addresses. `None` if no name server would be left.
+pub fn without_loopback(text: &str) -> Option<String> {
+    let mut kept = String::new();
+    let mut servers = 0;
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() == Some("nameserver") {
+            match words.next().and_then(|word| word.parse::<IpAddr>().ok()) {
+                Some(address) if !address.is_loopback() && !address.is_unspecified() => servers += 1,
+                _ => continue,
+            }
+        }
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    (servers > 0).then_some(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +65,16 @@ mod tests {
         let text = "# nameserver 9.9.9.9\nsearch example.org\nnameserver 127.0.0.53\n nameserver ::1 # x\nnameserver fe80::1%eth0\nnameserver\n";
         let servers: Vec<String> = name_servers(text).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["127.0.0.53", "::1"]);
+    }
+
+    #[test]
+    fn loopback_servers_are_left_out() {
+        let text = "search a\nnameserver 127.0.0.1\nnameserver 10.0.0.2\nnameserver ::1\noptions ndots:2";
+        assert_eq!(
+            without_loopback(text).as_deref(),
+            Some("search a\nnameserver 10.0.0.2\noptions ndots:2\n")
+        );
+        assert_eq!(without_loopback("nameserver 127.0.0.53\n"), None);
+        assert_eq!(without_loopback(""), None);
     }
 }

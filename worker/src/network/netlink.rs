@@ -19,8 +19,6 @@ pub(crate) const NESTED: u16 = 0x8000;
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
     bytes: Vec<u8>,
-    /// Where the attributes that are still open begin.
-    open: Vec<usize>,
 }
 
 impl Message {
@@ -32,7 +30,7 @@ impl Message {
         bytes.extend_from_slice(&flags.to_ne_bytes());
         bytes.extend_from_slice(&[0; 8]);
         bytes.extend_from_slice(head);
-        let mut message = Self { bytes, open: Vec::new() };
+        let mut message = Self { bytes };
         message.pad();
         message
     }
@@ -98,9 +96,19 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens `NETLINK_ROUTE` or another service.
+    /// Opens one of the services; their number is a protocol number.
     pub(crate) fn open(service: rustix::net::Protocol) -> io::Result<Self> {
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(service))?;
+        Self::open_service(Some(service))
+    }
+
+    /// Opens the routing service.
+    pub(crate) fn open_route() -> io::Result<Self> {
+        // It has number 0, which is the default.
+        Self::open_service(None)
+    }
+
+    fn open_service(service: Option<rustix::net::Protocol>) -> io::Result<Self> {
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, service)?;
         // The kernel always answers; this only bounds the wait if it does not.
         rustix::net::sockopt::set_socket_timeout(
             &fd,
@@ -187,17 +195,4 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     let mut socket = Socket::open_route()?;
     // Loopback is always the first interface.
     socket.request(Message::new(NEW_LINK, REQUEST | ACK, &link_head(1, true)))
-}
-
-impl Socket {
-    /// Opens the routing service.
-    pub(crate) fn open_route() -> io::Result<Self> {
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-        rustix::net::sockopt::set_socket_timeout(
-            &fd,
-            rustix::net::sockopt::Timeout::Recv,
-            Some(std::time::Duration::from_secs(10)),
-        )?;
-        Ok(Self { fd, sequence: 0 })
-    }
 }

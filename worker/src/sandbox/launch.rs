@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use bricklayer_solver::op::{Network, Security};
-use bricklayer_sys::namespace::{Namespaces, set_host_name, unshare};
+use bricklayer_sys::namespace::{Namespaces, enter_network, set_host_name, unshare};
 use bricklayer_sys::spawn::{Child, End, Outcome, Plan, Stage, Strings, spawn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::cgroup::Group;
 use super::stub::Stubs;
 use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs, seccomp};
+use crate::network::private::private;
+use crate::network::resolver::Resolver;
 use crate::network::{names, netlink};
 
 /// How soon a cancelled command is noticed.
@@ -29,6 +31,7 @@ const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Running {
     // The order matters: the child ends before its group is removed.
     child: Child,
+    _resolver: Option<Resolver>,
     stdout: OwnedFd,
     stderr: OwnedFd,
     group: Group,
@@ -144,13 +147,31 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
         handle.join().map_err(|_| SandboxError::setup("start the sandbox", io::ErrorKind::Other))?
     });
     match started {
-        Ok((child, notes)) => Ok(Running { child, stdout, stderr, group, stubs, upper, program, cwd, notes }),
+        Ok(Started { child, resolver, notes }) => Ok(Running {
+            child,
+            _resolver: resolver,
+            stdout,
+            stderr,
+            group,
+            stubs,
+            upper,
+            program,
+            cwd,
+            notes,
+        }),
         Err(error) => {
             // What was made before it failed goes too; the first failure is the one to report.
             let _ = stubs.remove(upper.as_fd());
             Err(error)
         }
     }
+}
+
+/// What the thread inside the namespaces gives back.
+struct Started {
+    child: Child,
+    resolver: Option<Resolver>,
+    notes: Vec<String>,
 }
 
 /// What the thread inside the namespaces needs.
@@ -162,13 +183,26 @@ struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    fn start(&self, command: Command, stubs: &mut Stubs) -> Result<(Child, Vec<String>), SandboxError> {
+    fn start(&self, command: Command, stubs: &mut Stubs) -> Result<Started, SandboxError> {
         let setup = |step: &'static str| move |error: io::Error| SandboxError::setup(step, error);
         let mut notes = Vec::new();
+        let mut network = match command.network {
+            Network::Default => match private() {
+                Ok(network) => Some(network),
+                Err(reason) => {
+                    notes.push(format!(
+                        "RUN uses the host's network: no private one could be made ({reason})"
+                    ));
+                    None
+                }
+            },
+            Network::None | Network::Host => None,
+        };
         let own_network = command.network == Network::None;
-        if command.network == Network::Default {
-            notes.push("RUN uses the host's network".to_owned());
-        }
+        let resolver = match &mut network {
+            Some(network) => network.resolver().map_err(setup("start a name server"))?,
+            None => None,
+        };
         unshare(Namespaces { mount: true, uts: true, ipc: true, network: own_network })
             .map_err(setup("make namespaces"))?;
         let hostname = command.hostname.as_deref().unwrap_or(HOSTNAME);
@@ -176,7 +210,13 @@ impl Inside<'_> {
         if own_network {
             netlink::loopback_up().map_err(setup("bring up the loopback interface"))?;
         }
-        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let resolv_conf = match &network {
+            Some(network) => network.resolv_conf(),
+            None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        };
+        if let Some(network) = &network {
+            enter_network(network.namespace()).map_err(setup("enter a network namespace"))?;
+        }
         let sandboxed = command.security == Security::Sandbox;
         let tree = rootfs::build(
             rootfs::Request {
@@ -189,7 +229,6 @@ impl Inside<'_> {
                 cwd: &command.cwd,
                 user: &command.user,
                 no_devices: sandboxed && !self.group.guards_devices,
-                own_network,
             },
             stubs,
         )?;
@@ -237,7 +276,7 @@ impl Inside<'_> {
             filter,
         };
         let child = spawn(&plan).map_err(setup("start the supervisor"))?;
-        Ok((child, notes))
+        Ok(Started { child, resolver, notes })
     }
 }
 

@@ -31,8 +31,6 @@ pub(super) struct Request<'a> {
     pub(super) user: &'a User,
     /// Must device files be disabled by the mounts, because no control group says which may be opened?
     pub(super) no_devices: bool,
-    /// Does this network namespace belong to us, so that sysfs can be mounted?
-    pub(super) own_network: bool,
 }
 
 /// The finished tree.
@@ -295,7 +293,6 @@ fn system(
     if request.security == Security::Sandbox {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
-    let _ = request.own_network;
     let mount = filesystem("sysfs", &[], attributes)?;
     attach(mount.as_fd(), sys).map_err(failed("mount /sys"))?;
     for path in policy::sys_masked(request.security) {

@@ -130,12 +130,3 @@ fn a_working_directory_that_is_none_is_named() {
     command.cwd = "/bin/busybox".to_owned();
     assert_eq!(refused(command), "working directory /bin/busybox: Not a directory (os error 20)");
 }
-
-#[test]
-fn without_a_network_there_is_loopback_only() {
-    let root = Root::new();
-    assert_eq!(
-        root.output("ls /sys/class/net; ip addr show lo | grep -c 'inet 127.0.0.1'; ping -c1 127.0.0.1 >&2"),
-        "lo\n1\n"
-    );
-}

@@ -4,5 +4,6 @@ mod environment;
 mod escape;
 mod fixture;
 mod mounts;
+mod network;
 mod processes;
 mod syscalls;

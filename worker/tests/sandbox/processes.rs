@@ -1,11 +1,69 @@
 //! Lifetimes: whatever happens, nothing that a command started goes on.
 
-use std::time::Duration;
+use std::io::Read;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use bricklayer_worker::sandbox::{SandboxError, run};
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{Root, ran};
+
+const BUILDER: &str = "BRICKLAYER_TEST_BUILDER";
+
+/// Not a test of its own: another one starts this program again with [`BUILDER`] set, as a builder to be killed.
+#[test]
+fn builder() {
+    let Some(word) = std::env::var_os(BUILDER) else { return };
+    let word = word.into_string().expect("a number");
+    let root = Root::new();
+    println!("folder {}", root.folder.path().display());
+    // In a session of its own, with children, deaf to what it can be deaf to.
+    let script =
+        format!("trap '' TERM INT HUP; setsid sleep {word} & sleep {word} & echo ready; sleep {word}");
+    let mut command = root.shell(&script);
+    command.mounts.push(crate::fixture::tmpfs("/stub/at"));
+    let show = |_, bytes: &[u8]| print!("{}", String::from_utf8_lossy(bytes));
+    let _ = run(command, &show, &CancellationToken::new());
+}
+
+#[test]
+fn the_kernel_ends_what_a_killed_builder_leaves() {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().count();
+    for round in 0..5 {
+        let before = mounts();
+        let word = format!("98761{round}");
+        let program = std::env::current_exe().expect("the test's own program");
+        let mut builder = std::process::Command::new(program)
+            .args(["--exact", "processes::builder", "--nocapture"])
+            .env(BUILDER, &word)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start a builder");
+        let mut output = builder.stdout.take().expect("its output");
+        let mut text = String::new();
+        let mut buffer = [0; 256];
+        while !text.contains("ready") {
+            let length = output.read(&mut buffer).expect("read");
+            assert_ne!(length, 0, "the builder ended: {text}");
+            text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        assert!(running(&word));
+        builder.kill().expect("kill -9");
+        builder.wait().expect("wait");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while running(&word) {
+            assert!(Instant::now() < deadline, "the command outlived its builder");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(mounts(), before);
+        let folder = text.lines().find_map(|line| line.split_once("folder ")).expect("a folder").1;
+        std::fs::remove_dir_all(Path::new(folder)).expect("remove what the builder left");
+    }
+    // The next command removes its control groups; `groups` says which those were.
+    ran(Root::new().shell("true"));
+}
 
 /// Is there a process with this word among its arguments?
 fn running(word: &str) -> bool {
