@@ -11,6 +11,7 @@ mod request;
 pub use bricklayer_cache as cache;
 pub use bricklayer_frontend as frontend;
 pub use bricklayer_solver::{Digest, Platform, event, op};
+pub use tokio_util::sync::CancellationToken;
 
 pub use build::{BuildResult, Builder, BuilderOptions};
 pub use error::Error;
