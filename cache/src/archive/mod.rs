@@ -1,15 +1,36 @@
-//! Images in files: OCI image layouts and Docker archives, as tar or (layouts) as directories.
+//! Images in files: OCI image layouts (image-spec v1.1 image-layout.md) and Docker archives (`docker save`, image-spec v1.2 of
+//! moby), as tar or (layouts) as directories.
+//!
+//! Reading: blobs go straight from the tar into the store, hashed on the way, in whatever order they come; only `index.json`,
+//! `manifest.json` and links are kept in memory, within caps. No entry is ever a path of this machine: names of entries are keys of a map. What an
+//! image needs must be there and fit together before the image is returned.
+//!
+//! Writing: the same bytes for the same images. A Docker archive is an OCI image layout as well, as Docker's own has been since v25.
 
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+mod directory;
+mod docker;
+mod load;
+mod oci;
+mod save;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::path::PathBuf;
 
 use bricklayer_solver::Digest;
 
 use crate::document::DocumentError;
 use crate::registry::Reference;
-use crate::store::{Descriptor, Store, StoreError};
+use crate::store::{Descriptor, StoreError};
 
-/// An image that was read from an archive and now is in the store, whole. It has no name in the store yet: see [`Store::tag`].
+pub use self::directory::{load_dir, save_oci_dir};
+pub use self::load::load;
+pub use self::save::{missing_blobs, save_docker, save_oci};
+pub use self::validate::validate_image;
+
+/// An image that was read from an archive and now is in the store, whole. It has no name in the store yet: see
+/// [`Store::tag`](crate::Store::tag).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadedImage {
     /// The names that the archive gives it, normalised; maybe none.
@@ -62,6 +83,14 @@ pub enum ArchiveError {
         /// The blob.
         digest: Digest,
     },
+    /// An image whose parts do not fit together.
+    #[error("image `{what}` is not valid: {reason}")]
+    Image {
+        /// Its manifest or index.
+        what: Digest,
+        /// What is wrong.
+        reason: String,
+    },
     /// A directory cannot be used.
     #[error("`{}` is not an OCI image layout: {reason}", path.display())]
     Layout {
@@ -72,62 +101,14 @@ pub enum ArchiveError {
     },
 }
 
-/// Reads all images of an archive into the store. The tar may be compressed (gzip, zstd, xz, bzip2) and have its entries in any order; memory use
-/// does not grow with it.
-#[expect(unused_variables, clippy::unimplemented, reason = "API first, bodies follow")]
-pub fn load(store: &Store, reader: impl Read) -> Result<Vec<LoadedImage>, ArchiveError> {
-    unimplemented!()
-}
+impl ArchiveError {
+    fn store(what: impl ToString) -> impl FnOnce(StoreError) -> Self {
+        let what = what.to_string();
+        move |source| Self::Store { what, source }
+    }
 
-/// Reads the images of an OCI image layout (a directory) into the store: all, or those whose `org.opencontainers.image.ref.name` or name is `wanted`.
-#[expect(unused_variables, clippy::unimplemented, reason = "API first, bodies follow")]
-pub fn load_dir(
-    store: &Store,
-    layout: &Path,
-    wanted: Option<&str>,
-) -> Result<Vec<LoadedImage>, ArchiveError> {
-    unimplemented!()
-}
-
-/// Writes images as an OCI image layout in a tar: the same bytes for the same images. A name of `None` writes the image without one.
-#[expect(unused_variables, clippy::unimplemented, reason = "API first, bodies follow")]
-pub fn save_oci(
-    store: &Store,
-    images: &[(Option<Reference>, Descriptor)],
-    writer: impl Write,
-) -> Result<(), ArchiveError> {
-    unimplemented!()
-}
-
-/// Writes images as a Docker archive (`docker load`), which is an OCI image layout as well.
-#[expect(unused_variables, clippy::unimplemented, reason = "API first, bodies follow")]
-pub fn save_docker(
-    store: &Store,
-    images: &[(Option<Reference>, Descriptor)],
-    writer: impl Write,
-) -> Result<(), ArchiveError> {
-    unimplemented!()
-}
-
-/// Writes images into an OCI image layout: a directory that is made, or a layout whose other images stay.
-#[expect(unused_variables, clippy::unimplemented, reason = "API first, bodies follow")]
-pub fn save_oci_dir(
-    store: &Store,
-    images: &[(Option<Reference>, Descriptor)],
-    directory: &Path,
-) -> Result<(), ArchiveError> {
-    unimplemented!()
-}
-
-/// The blobs that an image needs and the store has not: layers that were never fetched.
-#[expect(unused_variables, clippy::unimplemented, reason = "API first, bodies follow")]
-pub fn missing_blobs(store: &Store, image: &Descriptor) -> Result<Vec<Descriptor>, ArchiveError> {
-    unimplemented!()
-}
-
-/// Checks an image of the store wholly: every blob is there and has its digest and size, the media types fit, the layers unpack to their diff IDs,
-/// and the history fits the layers.
-#[expect(unused_variables, clippy::unimplemented, reason = "API first, bodies follow")]
-pub fn validate_image(store: &Store, image: &Descriptor) -> Result<(), ArchiveError> {
-    unimplemented!()
+    fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
 }

@@ -25,11 +25,13 @@ mod error;
 mod policy;
 mod pull;
 mod push;
+#[cfg(test)]
+mod real;
 mod reference;
 mod retry;
 mod select;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
