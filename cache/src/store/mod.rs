@@ -132,7 +132,7 @@ struct Inner {
     state: Mutex<State>,
     /// Was something written or used that may not be on disk yet?
     unsynced: AtomicBool,
-    /// Bytes that were left when room was last made.
+    /// Bytes that were left when room was last made; 0: it never was.
     room_made: AtomicU64,
 }
 

@@ -163,12 +163,12 @@ impl Store {
             self.inner.state().db.read("add up", |tx| total(tx, &HashMap::new()))?
         };
         let tried = self.inner.room_made.load(std::sync::atomic::Ordering::Relaxed);
-        if used <= cap || used < tried.saturating_add(STEP) {
+        if used <= cap || tried != 0 && used < tried.saturating_add(STEP) {
             return Ok(());
         }
         let options = PruneOptions { max_used: Some(cap - cap / 10), ..PruneOptions::default() };
         let report = self.prune(&options)?;
-        self.inner.room_made.store(report.left, std::sync::atomic::Ordering::Relaxed);
+        self.inner.room_made.store(report.left.max(1), std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
 
@@ -203,7 +203,6 @@ impl Store {
                 }
                 going.push(unit);
             }
-            // A blob of several layers is free when the last of them goes.
             if options.dry_run {
                 for unit in going {
                     report.bytes += unit.entry.size;

@@ -64,7 +64,7 @@ impl Store {
 }
 
 /// Which boot of the machine this is; empty where the kernel does not tell.
-fn boot_id() -> String {
+pub(super) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 

@@ -1,5 +1,11 @@
 //! What the store promises, over all its parts.
 
+mod faults;
+mod images;
+mod processes;
+mod pruning;
+mod sequences;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
