@@ -126,13 +126,13 @@ impl Dockerfile {
         self.stages().filter_map(|stage| stage.from.name.as_ref().map(|name| name.text.as_str())).collect()
     }
 
-    pub(crate) fn text(&self) -> &Source {
-        &self.source
+    /// The file with everything that stands in it.
+    pub fn syntax(&self) -> crate::syntax::Tree {
+        crate::syntax::Tree::parse(&self.source.bytes())
     }
 
-    /// Where the instructions begin: behind the directives.
-    pub(crate) fn body_start(&self) -> usize {
-        body_start(&self.source, &self.directives)
+    pub(crate) fn text(&self) -> &Source {
+        &self.source
     }
 }
 

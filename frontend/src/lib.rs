@@ -4,10 +4,12 @@
 //!
 //! [`Dockerfile::parse`] reads the text, [`lower()`] makes the graph of the wanted stage, [`render`] shows what was wrong.
 
+pub mod call;
 pub mod diagnostics;
 pub mod ignore;
 pub mod instruction;
 pub mod lint;
+pub mod syntax;
 
 mod api;
 mod directive;

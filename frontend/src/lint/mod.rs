@@ -103,12 +103,6 @@ impl Lint {
         }
         self.warnings.push(warning);
     }
-
-    /// The rules that warned, each once, in the order of their names.
-    pub(crate) fn broken(&self) -> Vec<&'static str> {
-        let rules: BTreeSet<&'static str> = self.warnings.iter().filter_map(|w| w.rule).collect();
-        rules.into_iter().collect()
-    }
 }
 
 /// What a comment `check=… words` says; `None`: it says nothing of the kind.

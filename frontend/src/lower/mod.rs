@@ -13,11 +13,14 @@ mod config;
 mod copy;
 mod mount;
 mod names;
+mod outline;
 mod ports;
 mod run;
 mod source;
 mod stage;
 mod state;
+
+pub(crate) use outline::{Outlined, described};
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +82,18 @@ pub(crate) struct Lowering<'a> {
     single: bool,
     /// What ONBUILD triggers declare.
     trigger_args: BTreeSet<String>,
+    /// Secrets and agents that RUNs mount.
+    notes: Vec<Note>,
+}
+
+/// A secret or an agent that a RUN mounts.
+#[derive(Debug, Clone)]
+pub(crate) struct Note {
+    pub(crate) stage: usize,
+    pub(crate) ssh: bool,
+    pub(crate) id: String,
+    pub(crate) required: bool,
+    pub(crate) lines: (u32, u32),
 }
 
 impl<'a> Lowering<'a> {
@@ -110,6 +125,7 @@ impl<'a> Lowering<'a> {
             epoch: options.source_date_epoch,
             single: false,
             trigger_args: BTreeSet::new(),
+            notes: Vec::new(),
         }
     }
 

@@ -9,13 +9,13 @@ use bricklayer_solver::op::{
 };
 use bricklayer_solver::pattern::clean;
 
-use super::Lowering;
 use super::checks::PROXIES;
 use super::config::shell;
 use super::mount::{self, Spec, Type};
 use super::names::Masked;
 use super::stage::Step;
 use super::state::{Root, State};
+use super::{Lowering, Note};
 use crate::api::Entitlement;
 use crate::diagnostics::Diagnostic;
 use crate::instruction::{CommandForm, Heredoc, Run, Word};
@@ -55,7 +55,7 @@ impl Lowering<'_> {
         let command = self.command_line(run, step, state)?;
         let mut mounts = Mounts::default();
         if let Some(script) = command.script {
-            inputs.push(Input { vertex: script, usage: Usage::Files(Selection::default()) });
+            inputs.push(Input { vertex: script, usage: Usage::Files(whole()) });
             mounts.mounts.push(Mount {
                 target: "/dev/pipes".to_owned(),
                 kind: MountKind::Bind { input: inputs.len() - 1, source: "/".to_owned(), writable: false },
@@ -64,7 +64,7 @@ impl Lowering<'_> {
         for (word, source) in run.mounts.iter().zip(&step.sources) {
             let instruction = &*step.instruction;
             let spec = mount::parse(word, &mut |value| self.expand(value, word, state, instruction))?;
-            self.add_mount(index, spec, *source, word, state, &mut inputs, &mut mounts)?;
+            self.add_mount(index, spec, *source, (word, instruction.lines), state, &mut inputs, &mut mounts)?;
         }
         let network = self.network(run.network.as_ref())?;
         let security = self.security(run.security.as_ref())?;
@@ -199,7 +199,7 @@ impl Lowering<'_> {
         index: usize,
         spec: Spec,
         source: Option<usize>,
-        word: &Word,
+        (word, lines): (&Word, (u32, u32)),
         state: &State,
         inputs: &mut Vec<Input>,
         out: &mut Mounts,
@@ -215,6 +215,15 @@ impl Lowering<'_> {
         if (is_file || !default_target) && target == "/" {
             return Err(Diagnostic::error("the mount target `/` can't be used", word.span)
                 .label("expected `target=` and a path below the root"));
+        }
+        if matches!(spec.kind, Type::Secret | Type::Ssh) {
+            self.notes.push(Note {
+                stage: index,
+                ssh: spec.kind == Type::Ssh,
+                id: secret_id(&spec),
+                required: spec.required,
+                lines,
+            });
         }
         let secret = |id: String, mode: u32| SecretMount {
             id,
@@ -286,7 +295,7 @@ impl Lowering<'_> {
                         return Ok(());
                     }
                 }
-                let target = if default_target { format!("/run/secrets/{}", last(&id)) } else { target };
+                let target = if default_target { format!("/run/secrets/{}", last_part(&id)) } else { target };
                 out.mounts.push(Mount { target, kind: MountKind::Secret(secret(id, 0o400)) });
             }
             Type::Ssh => {
@@ -295,8 +304,7 @@ impl Lowering<'_> {
                 let target =
                     if default_target { format!("/run/buildkit/ssh_agent.{number}") } else { target };
                 out.ssh_socket.get_or_insert_with(|| target.clone());
-                let id = if spec.id.is_empty() { "default".to_owned() } else { spec.id.clone() };
-                out.mounts.push(Mount { target, kind: MountKind::Ssh(secret(id, 0o600)) });
+                out.mounts.push(Mount { target, kind: MountKind::Ssh(secret(secret_id(&spec), 0o600)) });
             }
         }
         Ok(())
@@ -345,6 +353,25 @@ impl Lowering<'_> {
         }
         env
     }
+}
+
+/// All files of an input.
+fn whole() -> Selection {
+    Selection { paths: vec![".".to_owned()], ..Selection::default() }
+}
+
+/// The name of a secret or an agent: its id, or the last part of its target.
+fn secret_id(spec: &Spec) -> String {
+    match (spec.id.as_str(), spec.source.as_str()) {
+        ("", "") if spec.kind == Type::Ssh => "default".to_owned(),
+        ("", "") => last_part(&spec.target).to_owned(),
+        ("", source) => source.to_owned(),
+        (id, _) => id.to_owned(),
+    }
+}
+
+fn last_part(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 
 fn not_allowed(entitlement: &str, what: &str, word: &Word) -> Diagnostic {
