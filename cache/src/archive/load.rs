@@ -142,7 +142,7 @@ fn read_file<R: Read>(
             StoreError::DigestMismatch { expected, actual } => {
                 ArchiveError::Invalid(format!("the bytes of blob {expected} are {actual}"))
             }
-            source => ArchiveError::Store { what: clean(&name), source },
+            source => ArchiveError::Store { what: clean(&name), source: source.into() },
         })?;
     contents.files.insert(name, written);
     Ok(())

@@ -52,7 +52,7 @@ pub enum ArchiveError {
         what: String,
         /// Why.
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// The archive could not be read or written.
     #[error("cannot {action}")]
@@ -104,7 +104,7 @@ pub enum ArchiveError {
 impl ArchiveError {
     fn store(what: impl ToString) -> impl FnOnce(StoreError) -> Self {
         let what = what.to_string();
-        move |source| Self::Store { what, source }
+        move |source| Self::Store { what, source: source.into() }
     }
 
     fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {

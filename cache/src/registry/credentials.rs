@@ -133,3 +133,87 @@ fn key(keys: &Keys, repository: &Repository) -> String {
     }
     host.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `config` has for each repository, with the secrets shown.
+    async fn found(config: &str, repositories: &[&str]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        std::fs::write(&path, config).unwrap();
+        let mut seen = Vec::new();
+        for repository in repositories {
+            let found = match find(Some(&path), &repository.parse().unwrap()).await {
+                Ok(Credentials::Anonymous) => "nothing".to_owned(),
+                Ok(Credentials::Password(user, password)) => format!("{user} {password}"),
+                Ok(Credentials::Identity(token)) => format!("token {token}"),
+                Err(error) => error.to_string().replace(&dir.path().display().to_string(), "DIR"),
+            };
+            seen.push(format!("{repository}: {found}"));
+        }
+        seen.join("\n")
+    }
+
+    #[tokio::test]
+    async fn credentials_are_found_by_host_and_longest_path() {
+        let config = r#"{"auths": {
+            "https://index.docker.io/v1/": {"auth": "aHViOnB3"},
+            "r.example": {"auth": "aG9zdDpwdw=="},
+            "r.example/team": {"auth": "dGVhbTpwdw=="},
+            "r.example:5000": {"username": "port", "password": "pw"},
+            "https://old.example/v2/": {"auth": "b2xkOnB3"},
+            "token.example": {"auth": "PHRva2VuPjo=", "identitytoken": "refresh"},
+            "empty.example": {}},
+            "credHelpers": {"helped.example": "bricklayer-test-nosuch"}}"#;
+        let seen = found(
+            config,
+            &[
+                "alpine",
+                "r.example/app",
+                "r.example/team/app",
+                "r.example/teamwork/app",
+                "r.example:5000/team/app",
+                "r.example:6000/app",
+                "evil-r.example/app",
+                "old.example/app",
+                "token.example/app",
+                "empty.example/app",
+                "helped.example/app",
+            ],
+        )
+        .await;
+        insta::assert_snapshot!(seen, @"
+        alpine: hub pw
+        r.example/app: host pw
+        r.example/team/app: team pw
+        r.example/teamwork/app: host pw
+        r.example:5000/team/app: port pw
+        r.example:6000/app: nothing
+        evil-r.example/app: nothing
+        old.example/app: old pw
+        token.example/app: token refresh
+        empty.example/app: nothing
+        helped.example/app: cannot get credentials for `helped.example`: the credential helper that the configuration names cannot be run
+        ");
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_cannot_be_read_is_an_error_and_none_is_not() {
+        let mut seen = Vec::new();
+        for config in ["", "{}", "{", r#"{"auths": null}"#, r#"{"auths": {"r.example": {"auth": "!"}}}"#] {
+            seen.push(found(config, &["r.example/app"]).await);
+        }
+        insta::assert_snapshot!(seen.join("\n"), @"
+        r.example/app: nothing
+        r.example/app: nothing
+        r.example/app: cannot get credentials for `r.example`: `DIR/config.json` is not valid: EOF while parsing an object at line 1 column 1
+        r.example/app: nothing
+        r.example/app: cannot get credentials for `r.example`: unable to decode credential
+        ");
+        let nowhere = Path::new("/nonexistent/config.json");
+        assert_eq!(find(Some(nowhere), &"a".parse().unwrap()).await.unwrap(), Credentials::Anonymous);
+        assert_eq!(find(None, &"a".parse().unwrap()).await.unwrap(), Credentials::Anonymous);
+    }
+}

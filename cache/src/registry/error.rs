@@ -20,7 +20,7 @@ pub enum RegistryError {
         what: String,
         /// Why.
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
     /// No answer, or one that broke off, and trying again did not help.
     #[error("cannot {action}")]

@@ -101,7 +101,8 @@ impl Registry {
         platform: &Platform,
     ) -> Result<PulledImage, RegistryError> {
         let resolved = self.resolve_in(Some(store), reference, platform).await?;
-        let failed = |source| RegistryError::Store { what: reference.to_string(), source };
+        let failed =
+            |source: StoreError| RegistryError::Store { what: reference.to_string(), source: source.into() };
         let put = |digest: Digest, mut bytes: &[u8]| -> Result<(), StoreError> {
             if store.has_blob(digest) {
                 return Ok(());
@@ -323,7 +324,8 @@ impl Registry {
         manifest: Digest,
         task: &Task,
     ) -> Result<(), RegistryError> {
-        let failed = |source| RegistryError::Store { what: manifest.to_string(), source };
+        let failed =
+            |source: StoreError| RegistryError::Store { what: manifest.to_string(), source: source.into() };
         let raw = store.read_blob(manifest, MAX_DOCUMENT).map_err(failed)?;
         let document = Document::parse(&raw, None)
             .map_err(|source| RegistryError::Document { what: manifest.to_string(), source })?;
@@ -403,7 +405,7 @@ impl Registry {
                     wrong += 1;
                     budget.pause(Failure::passing(error)).await?;
                 }
-                Err(source) => return Err(RegistryError::Store { what, source }),
+                Err(source) => return Err(RegistryError::Store { what, source: source.into() }),
             }
         }
     }
@@ -465,10 +467,10 @@ impl Registry {
                 let actual = transfer.done + length;
                 return Err(RegistryError::Size { what: what.to_owned(), expected: blob.size, actual }.into());
             }
-            transfer
-                .write(new)
-                .await
-                .map_err(|source| RegistryError::Store { what: what.to_owned(), source })?;
+            transfer.write(new).await.map_err(|source: StoreError| RegistryError::Store {
+                what: what.to_owned(),
+                source: source.into(),
+            })?;
             if transfer.done - transfer.shown >= 256 << 10 || transfer.done == blob.size {
                 transfer.shown = transfer.done;
                 task.progress(part.clone(), transfer.done, Some(blob.size));

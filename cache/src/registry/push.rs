@@ -18,7 +18,7 @@ use super::retry::{Failure, Retry};
 use super::transport::{Call, action_of, broken, location};
 use super::{Registry, RegistryError};
 use crate::document::{Document, DocumentError, MAX_DOCUMENT, clean};
-use crate::store::{Descriptor, Store};
+use crate::store::{Descriptor, Store, StoreError};
 
 /// How deep indexes may lie in indexes.
 const MAX_DEPTH: u32 = 3;
@@ -173,7 +173,8 @@ impl Registry {
         let transport = &self.inner.transport;
         session.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
         let action = action_of(&Method::PUT, &session);
-        let failed = |source| RegistryError::Store { what: what.to_owned(), source };
+        let failed =
+            |source: StoreError| RegistryError::Store { what: what.to_owned(), source: source.into() };
         let file = store.open_blob(blob.digest).map_err(failed)?;
 
         let sent = Arc::new(AtomicU64::new(0));
@@ -358,7 +359,7 @@ fn collect(
     }
     let raw = store
         .read_blob(descriptor.digest, MAX_DOCUMENT)
-        .map_err(|source| RegistryError::Store { what: what(), source })?;
+        .map_err(|source: StoreError| RegistryError::Store { what: what(), source: source.into() })?;
     let document = Document::parse(&raw, Some(&descriptor.media_type))
         .map_err(|source| RegistryError::Document { what: what(), source })?;
     if let Document::Index(index) = &document {
