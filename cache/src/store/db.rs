@@ -18,6 +18,13 @@ use super::layout::Layout;
 /// holds one longer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// After how many pages of WAL a commit brings them into the database, with two fsyncs. A build stays below that, and
+/// does it at its end.
+const AUTO_CHECKPOINT: i64 = 8000;
+
+/// A WAL of so many bytes is brought into the database when a store is closed, since the next process would have to read it.
+const LARGE_WAL: u64 = 1 << 20;
+
 /// Each entry brings a database from version N to N + 1 (`user_version`). Entries are appended, never changed or
 /// removed.
 ///
@@ -144,6 +151,7 @@ impl Db {
             // The last one to close would checkpoint, with two fsyncs, and remove the WAL for the next to make again.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
+            connection.pragma_update(None, "wal_autocheckpoint", AUTO_CHECKPOINT)?;
             let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             Ok((connection, version))
         };
@@ -232,12 +240,20 @@ impl Db {
         })
     }
 
+    /// [`checkpoint`](Self::checkpoint) if the WAL has become large (of builds that were killed).
+    pub(super) fn checkpoint_large(&self) {
+        let wal = self.path.with_extension("db-wal");
+        if std::fs::metadata(wal).is_ok_and(|metadata| metadata.len() > LARGE_WAL) {
+            self.checkpoint();
+        }
+    }
+
     /// Moves what is in the WAL into the database if nobody is in the way, so that the next process need not read it.
     pub(super) fn checkpoint(&self) {
         let quiet = |timeout| self.connection.busy_timeout(timeout);
         // Not being able to is no error: the WAL is as good.
         let _ = quiet(Duration::ZERO);
-        let _ = self.connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
+        let _ = self.connection.pragma(None, "wal_checkpoint", "TRUNCATE", |_| Ok(()));
         let _ = quiet(BUSY_TIMEOUT);
     }
 

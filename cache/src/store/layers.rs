@@ -87,7 +87,7 @@ impl LayerDraft {
                 let id = LayerId(tx.last_insert_rowid());
                 state.lease.hold_layer(id, now);
                 state.lease.write()?;
-                place(&mut state.lease, &self.tree, &inner.layout.layer(id))?;
+                place(state.lease, &self.tree, &inner.layout.layer(id))?;
                 Ok(id)
             })
         })?;
@@ -306,7 +306,7 @@ impl Store {
                 tx.prepare_cached("UPDATE layers SET tree = 1, tree_size = NULL, unsynced = ? WHERE id = ?")?
                     .execute(params![seq, layer.0])?;
                 note_verified(tx, digest, blob.packed.diff_id)?;
-                place(&mut state.lease, draft.tree(), &target)?;
+                place(state.lease, draft.tree(), &target)?;
                 Ok(())
             })
         })?;

@@ -209,6 +209,7 @@ impl Drop for Inner {
             // The worst is that something is pruned earlier than it should.
             let _ = db.write("note last uses", |tx| flush_uses(tx, lease));
         }
+        db.checkpoint_large();
     }
 }
 

@@ -133,7 +133,7 @@ mod tests {
         fs::create_dir_all(tree.join(".removed-1/x")).unwrap();
         fs::write(tree.join("a/b/c/file"), "").unwrap();
         std::os::unix::fs::symlink(&outside, tree.join("a/link")).unwrap();
-        fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0o000)).unwrap();
 
         remove(&tree).unwrap();
         assert!(!tree.exists());

@@ -6,7 +6,8 @@ use super::*;
 
 #[test]
 fn what_is_no_store_of_this_program_is_refused_by_name() {
-    let cases: [(&str, &dyn Fn(&Path)); 4] = [
+    type Change<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Change<'_>); 4] = [
         ("newer format", &|root| fs::write(root.join("version"), "7\n").unwrap()),
         ("no number", &|root| fs::write(root.join("version"), [0xff, 0xfe]).unwrap()),
         ("newer tables", &|root| {
@@ -171,6 +172,16 @@ fn who_uses_what_is_not_on_disk_yet_syncs_it() {
     second.sync().unwrap();
     drop(second);
     assert_eq!(after_a_boot(&root).find(&[key]).unwrap(), [Some(written)]);
+}
+
+#[test]
+fn a_sync_leaves_no_wal_for_the_next_to_read() {
+    let (_dir, store) = store();
+    layer(&store, "a");
+    let wal = || fs::metadata(store.path().join("meta.db-wal")).unwrap().len();
+    assert!(wal() > 0);
+    store.sync().unwrap();
+    assert_eq!(wal(), 0);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn write_for_ever(root: &Path) {
         }
         // As overlayfs leaves it.
         fs::create_dir(draft.work().join("work")).unwrap();
-        fs::set_permissions(draft.work().join("work"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(draft.work().join("work"), fs::Permissions::from_mode(0o000)).unwrap();
         let made = draft.commit(Digest::of(&number.to_le_bytes())).unwrap();
         store.put(&[Digest::of(&number.to_le_bytes()), Digest::of(b"last")], &record(&[made])).unwrap();
         if number % 4 == 0 {
