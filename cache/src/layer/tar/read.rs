@@ -1,7 +1,6 @@
 //! Reading a tar, entry by entry.
 
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::{BLOCK, Entry, EntryKind, Segment, number, pax, sparse};
@@ -402,10 +401,14 @@ pub(crate) fn from_io(error: io::Error) -> LayerError {
     error.downcast::<LayerError>().unwrap_or_else(LayerError::Read)
 }
 
-/// The start of a name, for a message.
-fn shown(path: &[u8]) -> PathBuf {
-    let start = path.get(..200).unwrap_or(path);
-    PathBuf::from(std::ffi::OsStr::from_bytes(start))
+/// The start of a name, for a message: on one line, and nothing that a terminal would obey.
+pub(crate) fn shown(path: &[u8]) -> PathBuf {
+    let text = String::from_utf8_lossy(path.get(..200).unwrap_or(path));
+    let mut out = String::new();
+    for character in text.chars() {
+        if character.is_control() { out.extend(character.escape_default()) } else { out.push(character) }
+    }
+    out.into()
 }
 
 /// Part of a header block; the callers' numbers are constants within it.

@@ -22,7 +22,7 @@ pub(super) fn set_xattr(path: &Path, key: &str, value: &[u8]) {
 }
 
 /// A tree with one of everything that a layer can hold.
-fn one_of_everything(tree: &Path) {
+pub(super) fn one_of_everything(tree: &Path) {
     fs::create_dir_all(tree.join("dir/sub")).unwrap();
     fs::write(tree.join("dir/file"), "content\n").unwrap();
     fs::set_permissions(tree.join("dir/file"), fs::Permissions::from_mode(0o4751)).unwrap();

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::place::{Directory, Place, clean, make_dir};
 use super::{Mode, UnpackOptions};
 use crate::layer::LayerError;
+use crate::layer::tar::read::shown;
 use crate::layer::tar::{Entry, EntryKind, TarReader};
 use crate::layer::xattr::{OPAQUE, imported};
 use crate::root::{Kind, Metadata, Root, at};
@@ -43,8 +44,7 @@ impl<'a> Extractor<'a> {
 
     /// Unpacks one entry; `tar` stands at its data.
     pub(super) fn entry<R: Read>(&mut self, entry: &Entry, tar: &mut TarReader<R>) -> Result<(), LayerError> {
-        let shown = Path::new(OsStr::from_bytes(&entry.path));
-        let refused = |what| LayerError::Refused { path: shown.to_owned(), what };
+        let refused = |what| LayerError::Refused { path: shown(&entry.path), what };
         let names = clean(&entry.path).ok_or_else(|| refused("it leads out of the archive with `..`"))?;
         let Some((last, parents)) = names.split_last() else {
             return self.root_entry(entry);
@@ -60,7 +60,7 @@ impl<'a> Extractor<'a> {
                 if entry.kind != EntryKind::File {
                     return Err(refused("a whiteout that is no regular file"));
                 }
-                return self.whiteout(parents, removed, shown);
+                return self.whiteout(parents, removed, &entry.path);
             }
         }
         if entry.kind == EntryKind::CharDevice && entry.device == (0, 0) {
@@ -132,7 +132,7 @@ impl<'a> Extractor<'a> {
     /// The entry `.` or `/`: metadata of the destination itself.
     fn root_entry(&mut self, entry: &Entry) -> Result<(), LayerError> {
         if entry.kind != EntryKind::Directory {
-            let path = PathBuf::from(OsStr::from_bytes(&entry.path));
+            let path = shown(&entry.path);
             return Err(LayerError::Refused { path, what: "the root as something else than a directory" });
         }
         if self.place.options.mode == Mode::Files {
@@ -230,8 +230,7 @@ impl<'a> Extractor<'a> {
     }
 
     fn hard_link(&mut self, parents: &[&[u8]], name: &OsStr, entry: &Entry) -> Result<(), LayerError> {
-        let shown = Path::new(OsStr::from_bytes(&entry.path));
-        let refused = |what| LayerError::Refused { path: shown.to_owned(), what };
+        let refused = |what| LayerError::Refused { path: shown(&entry.path), what };
         let target =
             clean(&entry.link).ok_or_else(|| refused("a hard link that leads out of the archive"))?;
         let Some((target_name, target_parents)) = target.split_last() else {
@@ -297,17 +296,14 @@ impl<'a> Extractor<'a> {
         at::lstat(dir, name).map_err(fail("look at"))
     }
 
-    fn whiteout(&mut self, parents: &[&[u8]], removed: &[u8], shown: &Path) -> Result<(), LayerError> {
+    fn whiteout(&mut self, parents: &[&[u8]], removed: &[u8], name: &[u8]) -> Result<(), LayerError> {
         if removed == b".wh..opq" {
             let path = self.place.directory(parents)?.path;
             remember(&mut self.place.budget, &path)?;
             return self.mark_opaque(&path);
         }
         if matches!(removed, b"" | b"." | b"..") || removed.starts_with(b".wh.") {
-            return Err(LayerError::Refused {
-                path: shown.to_owned(),
-                what: "a whiteout of an impossible name",
-            });
+            return Err(LayerError::Refused { path: shown(name), what: "a whiteout of an impossible name" });
         }
         let path = self.place.directory(parents)?.path.join(OsStr::from_bytes(removed));
         remember(&mut self.place.budget, &path)?;
@@ -423,7 +419,7 @@ pub(super) fn copy_xattrs(
 pub(super) fn remember(budget: &mut usize, path: &Path) -> Result<(), LayerError> {
     let cost = path.as_os_str().len() + 96;
     *budget = budget.checked_sub(cost).ok_or_else(|| LayerError::Refused {
-        path: path.to_owned(),
+        path: shown(path.as_os_str().as_bytes()),
         what: "the archive has too many long names of directories and whiteouts",
     })?;
     Ok(())

@@ -117,7 +117,7 @@ impl<'a> Place<'a> {
                 }
                 Some(_) => {
                     let what = "a file is where a directory is needed";
-                    return Err(LayerError::Refused { path: shown.to_owned(), what });
+                    return Err(LayerError::Refused { path: for_message(shown), what });
                 }
                 None => match self.find_below(&path)? {
                     Some(found) if found.metadata.kind == Kind::Symlink => {
@@ -145,7 +145,7 @@ impl<'a> Place<'a> {
                 Some(target) => {
                     links += 1;
                     if links > MAX_LINKS {
-                        return Err(LayerError::Refused { path: shown.to_owned(), what: "too many links" });
+                        return Err(LayerError::Refused { path: for_message(shown), what: "too many links" });
                     }
                     if target.is_absolute() {
                         current = self.top(shown)?;
@@ -203,6 +203,10 @@ impl<'a> Place<'a> {
         self.times.insert(path.to_owned(), mtime);
         Ok(())
     }
+}
+
+fn for_message(path: &Path) -> PathBuf {
+    crate::layer::tar::read::shown(path.as_os_str().as_bytes())
 }
 
 /// Makes a directory; one that exists is an error.
