@@ -73,3 +73,6 @@ impl ContextSet {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,6 +116,8 @@ impl<'a> Writer<'a> {
         unpacking: bool,
         attributes: &Attributes,
     ) -> Result<(), FilesError> {
+        // What it stands for may have been removed since.
+        self.parent = None;
         let into = dest.ends_with('/') || dest.ends_with("/.");
         let target = self.real(Path::new(&*clean(&format!("/{dest}"))), attributes)?;
         if unpacking && item.top.kind() == Kind::File {
