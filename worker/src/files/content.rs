@@ -9,21 +9,20 @@
 //!
 //! ```text
 //! selection = "bricklayer content 1\0", item*
-//! item      = 1, name bytes, entry                                    (a file)
-//!           | 2, 0 | 1 entry, number u64, (path bytes, entry)*        (a directory: itself perhaps, what is below it)
-//! entry     = SHA-256 of: type u8, mode u32, uid u32, gid u32, major u32, minor u32, target bytes, number u64,
-//!             (xattr name bytes, value bytes)*, content [32] (BLAKE3 of a file; else zeros)
-//!           | SHA-256 of: 255, path bytes             (a further hard link to a file of the same item: that one's path)
-//! type      = 1 file, 2 directory, 3 link, 4 pipe, 5 character device, 6 block device, 7 socket
+//! item      = 1, name bytes, facts                                    (a file)
+//!           | 2, 0 | 1 facts, number u64, (path bytes, entry)*        (a directory: itself perhaps, what is below it)
+//! entry     = 0 facts | 1 SHA-256 of path bytes        (a further name of a file of the same item: its first path)
+//! facts     = [32] as in [`bricklayer_cache::layer::tree`], of the file as it is copied
 //! ```
 //!
-//! Modes are 0 to 0o7777, and 0o777 for links. Paths are below the item's directory. Which xattrs count: [`keeps_xattr`].
+//! Paths are below the item's directory. The xattrs are those that belong to a layer.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use bricklayer_cache::layer::tree::FileFacts;
+use bricklayer_cache::layer::xattr;
 use bricklayer_cache::root::at::{self, Xattr};
 use bricklayer_cache::root::{Kind, Metadata};
 use bricklayer_solver::Digest;
@@ -71,8 +70,9 @@ pub fn content(tree: &SourceTree, selection: &Selection) -> Result<Content, File
         }
         hasher.update((item.below.len() as u64).to_le_bytes());
         let digests = digests_below(tree, item)?;
-        for (found, digest) in item.below.iter().zip(digests) {
+        for (found, (link, digest)) in item.below.iter().zip(digests) {
             put_bytes(&mut hasher, found.rel.as_os_str().as_bytes());
+            hasher.update([u8::from(link)]);
             hasher.update(digest.as_bytes());
             list(&found.entry.path, &digest);
         }
@@ -80,20 +80,15 @@ pub fn content(tree: &SourceTree, selection: &Selection) -> Result<Content, File
     Ok(Content { digest: Digest::from_bytes(hasher.finalize().into()), files, truncated })
 }
 
-/// The digests of what is below an item's directory, in order.
-fn digests_below(tree: &SourceTree, item: &Item) -> Result<Vec<Digest>, FilesError> {
+/// The digests of what is below an item's directory, in order, and whether each is that of a hard link.
+fn digests_below(tree: &SourceTree, item: &Item) -> Result<Vec<(bool, Digest)>, FilesError> {
     let links = hard_links(item);
     let work: Vec<_> = item.below.iter().zip(links).collect();
     work.into_par_iter()
         .with_min_len(16)
         .map(|(found, link)| match link {
-            None => entry_digest(tree, &found.entry),
-            Some(first) => {
-                let mut hasher = Sha256::new();
-                hasher.update([255]);
-                put_bytes(&mut hasher, first.as_os_str().as_bytes());
-                Ok(Digest::from_bytes(hasher.finalize().into()))
-            }
+            None => Ok((false, entry_digest(tree, &found.entry)?)),
+            Some(first) => Ok((true, Digest::of(first.as_os_str().as_bytes()))),
         })
         .collect()
 }
@@ -136,12 +131,9 @@ pub(crate) fn as_copied(tree: &SourceTree, entry: &Entry) -> Metadata {
     metadata
 }
 
-/// Is the extended attribute copied? Those of overlayfs say how a tree is stored, and SELinux labels belong to the host.
-pub(crate) fn keeps_xattr(name: &OsStr) -> bool {
-    let name = name.as_bytes();
-    !name.starts_with(b"trusted.overlay.")
-        && !name.starts_with(b"user.overlay.")
-        && name != b"security.selinux"
+/// Leaves of a file's extended attributes those that belong to a layer: the others are labels of this machine.
+pub(crate) fn keep_copied(xattrs: &mut Vec<Xattr>) {
+    xattrs.retain(|(name, _)| xattr::imported(name.as_bytes()));
 }
 
 /// The extended attributes of an entry that are copied.
@@ -155,42 +147,23 @@ pub(crate) fn copied_xattrs(tree: &SourceTree, entry: &Entry) -> Result<Vec<Xatt
         at::xattrs(&tree.open_parent(entry)?, entry.name())
     };
     let mut xattrs = found.map_err(FilesError::io("read attributes of", &entry.path))?;
-    xattrs.retain(|(name, _)| keeps_xattr(name));
+    keep_copied(&mut xattrs);
     Ok(xattrs)
 }
 
 fn entry_digest(tree: &SourceTree, entry: &Entry) -> Result<Digest, FilesError> {
     // First, since it looks at the file again.
-    let content = match as_copied(tree, entry).kind {
-        Kind::File if entry.kind() == Kind::File => tree.content(entry)?,
-        Kind::File => *blake3::hash(b"").as_bytes(),
-        _ => [0; 32],
+    let content = match entry.kind() {
+        Kind::File => Some(tree.content(entry)?),
+        Kind::Socket if tree.is_local() => Some(*blake3::hash(b"").as_bytes()),
+        _ => None,
     };
     let metadata = as_copied(tree, entry);
-    let mut hasher = Sha256::new();
-    let kind: u8 = match metadata.kind {
-        Kind::File => 1,
-        Kind::Directory => 2,
-        Kind::Symlink => 3,
-        Kind::Fifo => 4,
-        Kind::CharDevice => 5,
-        Kind::BlockDevice => 6,
-        Kind::Socket => 7,
+    let target = match metadata.kind {
+        Kind::Symlink => tree.link_target(entry)?.into_os_string().into_vec(),
+        _ => Vec::new(),
     };
-    hasher.update([kind]);
-    for number in [metadata.mode, metadata.uid, metadata.gid, metadata.device.0, metadata.device.1] {
-        hasher.update(number.to_le_bytes());
-    }
-    let target = if metadata.kind == Kind::Symlink { tree.link_target(entry)? } else { PathBuf::new() };
-    put_bytes(&mut hasher, target.as_os_str().as_bytes());
-    let xattrs = copied_xattrs(tree, entry)?;
-    hasher.update((xattrs.len() as u64).to_le_bytes());
-    for (name, value) in &xattrs {
-        put_bytes(&mut hasher, name.as_bytes());
-        put_bytes(&mut hasher, value);
-    }
-    hasher.update(content);
-    Ok(Digest::from_bytes(hasher.finalize().into()))
+    Ok(FileFacts { metadata, target, xattrs: copied_xattrs(tree, entry)?, content }.digest())
 }
 
 fn put_bytes(hasher: &mut Sha256, bytes: &[u8]) {

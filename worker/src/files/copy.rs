@@ -25,7 +25,7 @@ use bricklayer_solver::mode::SymbolicMode;
 use bricklayer_solver::pattern::clean;
 use rustix::fs::{AtFlags, FileType, Gid, Uid};
 
-use super::content::{as_copied, copied_xattrs, hard_links};
+use super::content::{as_copied, copied_xattrs, hard_links, keep_copied};
 use super::select::Item;
 use super::tree::{Entry, SourceTree};
 use super::{FilesError, data};
@@ -375,7 +375,7 @@ impl<'a> Writer<'a> {
                 }
             } else {
                 xattrs = at::fxattrs(&from).map_err(FilesError::io("read attributes of", &entry.path))?;
-                xattrs.retain(|(key, _)| super::content::keeps_xattr(key));
+                keep_copied(&mut xattrs);
             }
             mtime = before.mtime;
         }

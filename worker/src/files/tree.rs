@@ -6,14 +6,13 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bricklayer_cache::layer::tree::hash_file;
 use bricklayer_cache::root::{Kind, Metadata, Root, at};
 use bricklayer_solver::pattern::{Patterns, Verdict};
 
@@ -321,11 +320,11 @@ impl SourceTree {
         }
         for _ in 0..TRIES {
             let now = nanoseconds_now();
-            let Ok(mut file) = self.root.open_file(&entry.path) else { break };
+            let Ok(file) = self.root.open_file(&entry.path) else { break };
             let before = at::fstat(&file).map_err(FilesError::io("look at", &entry.path))?;
-            let hash = hash_file(&mut file, before.size).map_err(FilesError::io("read", &entry.path))?;
+            let (hash, size) = hash_file(&file).map_err(FilesError::io("read", &entry.path))?;
             let after = at::fstat(&file).map_err(FilesError::io("look at", &entry.path))?;
-            if index::unchanged(&before, &after) {
+            if size == after.size && index::unchanged(&before, &after) {
                 let settled = self.local.is_none() || index::settled(&after, now);
                 let content = entry.content.get_or_init(|| Content { hash, metadata: after, settled });
                 if let Some(local) = &self.local
@@ -439,28 +438,5 @@ pub(crate) fn nanoseconds_now() -> i128 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i128::try_from(since.as_nanos()).unwrap_or(i128::MAX),
         Err(before) => -i128::try_from(before.duration().as_nanos()).unwrap_or(i128::MAX),
-    }
-}
-
-/// BLAKE3 of the rest of a file. `size` is what is expected, to choose a buffer.
-fn hash_file(file: &mut File, size: u64) -> io::Result<ContentHash> {
-    const LARGE: u64 = 16 << 20;
-    let mut hasher = blake3::Hasher::new();
-    let buffer =
-        if size >= LARGE { 4 << 20 } else { usize::try_from(size.clamp(4096, 256 << 10)).unwrap_or(4096) };
-    let mut buffer = vec![0; buffer];
-    loop {
-        let count = match file.read(&mut buffer) {
-            Ok(0) => return Ok(*hasher.finalize().as_bytes()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let bytes = buffer.get(..count).unwrap_or_default();
-        if size >= LARGE {
-            hasher.update_rayon(bytes);
-        } else {
-            hasher.update(bytes);
-        }
     }
 }

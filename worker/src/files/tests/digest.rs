@@ -23,10 +23,10 @@ fn the_encoding_does_not_change() {
         digest(&source.local(), &["nothing*"]),
     ];
     insta::assert_snapshot!(digests.join("\n"), @r"
-    sha256:b57ac466c022047b9e647ed9dd63cde52c355f581ecd42a391f7114a172a16fb
-    sha256:5e5103c27f6e1b11555f3ff35e0e2be6ecb3a7969d82b0453b5c258a8861c19a
-    sha256:7cf5eea57541bb8903703ecc2d128731cf3fc11eb45f89d388ac453113c95f6c
-    sha256:ccdfc40160d8112bc52cc899b669c00e27d8b4816cd7e9bd8818505ce17e303c
+    sha256:4ffe8b536ed3c49e133683f5e184d800d5a6ef599ab2e17e10ae3157b56497c1
+    sha256:8b038ebe7ed67f62f0cd89c515dc7ebd7550b777f519b38a9c134814ae67648c
+    sha256:607424bf0deefa717e9fddb45ddacd830bc67d430c10ece5662b4a4bafe52b90
+    sha256:e5b043d5efbb9da692be47bebda90026a936606436c66434bca112541e3883f2
     sha256:be6e1914e8685232c91fb7b423e7e7484512f5c27e49f0441e0eee94bcfce647
     ");
 }
