@@ -367,4 +367,101 @@ mod tests {
         assert_eq!(choose(local, ""), (local.to_owned(), Some(IpAddr::from([127, 0, 0, 53]))));
         assert_eq!(choose("", ""), (String::new(), None));
     }
+
+    /// Runs something in a network namespace.
+    fn within<T: Send>(namespace: BorrowedFd<'_>, what: impl FnOnce() -> T + Send) -> T {
+        let run = || {
+            bricklayer_sys::namespace::enter_network(namespace).expect("enter");
+            what()
+        };
+        std::thread::scope(|scope| scope.spawn(run).join().expect("it runs"))
+    }
+
+    /// Needs root: a network beyond the host's is made, which knows nothing of the command's.
+    #[test]
+    fn packets_leave_under_the_host_s_address() {
+        use std::net::{TcpListener, TcpStream};
+        assert!(rustix::process::geteuid().is_root(), "this test needs root");
+        let shared = Shared::new().expect("rules");
+        let mut host = Socket::open_route().expect("netlink");
+        let mut beyond =
+            std::thread::spawn(|| Inside::new(None)).join().expect("a thread").expect("a namespace");
+        host.request(shared.new_pair("outer0", beyond.namespace.as_fd())).expect("a pair");
+        let (near, far) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 2));
+        for (netlink, device, name, own) in
+            [(&mut host, None, "outer0", near), (&mut beyond.netlink, Some(&beyond.device), "eth0", far)]
+        {
+            let here = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+                .expect("socket");
+            let index = rustix::net::netdevice::name_to_index(device.unwrap_or(&here), name).expect("index");
+            netlink.request(address(index, own)).expect("address");
+            netlink.request(Message::new(NEW_LINK, REQUEST | ACK, &link_head(index, true))).expect("up");
+        }
+        forward("outer0").expect("forward");
+        let network = shared.make().expect("a private network");
+        let listener = within(beyond.namespace.as_fd(), || TcpListener::bind((far, 0)).expect("listen"));
+        let port = listener.local_addr().expect("address").port();
+        let stream = within(network.namespace(), || TcpStream::connect((far, port)).expect("connect"));
+        let (_, from) = listener.accept().expect("a connection");
+        assert_eq!(from.ip(), IpAddr::from(near));
+        assert!(matches!(stream.local_addr().expect("address").ip(), IpAddr::V4(own) if own != near));
+        // Nothing gets in from there, not even with a route.
+        let own = stream.local_addr().expect("address").ip();
+        let inside = within(network.namespace(), || TcpListener::bind((own, 0)).expect("listen"));
+        let port = inside.local_addr().expect("address").port();
+        beyond.netlink.request(default_route(near)).expect("a route");
+        let wait = std::time::Duration::from_millis(500);
+        let refused =
+            within(beyond.namespace.as_fd(), || TcpStream::connect_timeout(&(own, port).into(), wait));
+        assert!(refused.is_err(), "{refused:?}");
+    }
+
+    /// Needs root.
+    #[test]
+    fn questions_are_passed_on_to_a_server_on_loopback() {
+        use std::io::{Read, Write};
+        use std::net::{TcpListener, TcpStream, UdpSocket};
+        assert!(rustix::process::geteuid().is_root(), "this test needs root");
+        let server = Ipv4Addr::new(127, 18, 53, 53);
+        let datagrams = UdpSocket::bind((server, 53)).expect("bind");
+        let streams = TcpListener::bind((server, 53)).expect("bind");
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = datagrams.recv_from(&mut buffer) {
+                buffer[..length].reverse();
+                // The number stays in front.
+                buffer[..length].rotate_right(2);
+                buffer[..2].reverse();
+                let _ = datagrams.send_to(&buffer[..length], from);
+            }
+        });
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = streams.accept() {
+                let mut question = [0; 6];
+                let _ = stream.read_exact(&mut question).and_then(|()| stream.write_all(b"\0\x03yes"));
+            }
+        });
+        let inside = std::thread::spawn(move || Inside::new(Some(server.into()))).join().expect("a thread");
+        let mut inside = inside.expect("a namespace");
+        let resolver = inside.listening.take().expect("sockets").serve().expect("serve");
+        let answers = within(inside.namespace.as_fd(), || {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("timeout");
+            let mut answers = Vec::new();
+            for question in [b"\x12\x34abc", b"\x12\x34xyz"] {
+                socket.send_to(question, (server, 53)).expect("send");
+                let mut answer = [0; 16];
+                let length = socket.recv(&mut answer).expect("an answer");
+                answers.push(answer[..length].to_vec());
+            }
+            let mut stream = TcpStream::connect((server, 53)).expect("connect");
+            stream.write_all(b"\0\x04good").expect("write");
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer).expect("read");
+            answers.push(answer.to_vec());
+            answers
+        });
+        assert_eq!(answers, [&b"\x12\x34cba"[..], b"\x12\x34zyx", b"\0\x03yes"]);
+        drop(resolver);
+    }
 }

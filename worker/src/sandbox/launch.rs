@@ -10,14 +10,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use bricklayer_solver::op::{Network, Security};
-use bricklayer_sys::namespace::{Namespaces, enter_network, set_host_name, unshare};
+use bricklayer_sys::namespace::{Namespaces, enter_mounts, enter_network, set_host_name, unshare};
 use bricklayer_sys::spawn::{Child, End, Outcome, Plan, Stage, Strings, spawn};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
+use super::socket::Forwarding;
 use super::stub::Stubs;
 use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs, seccomp};
 use crate::network::private::private;
@@ -31,7 +33,7 @@ const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Running {
     // The order matters: the child ends before its group is removed.
     child: Child,
-    _resolver: Option<Resolver>,
+    _helpers: Helpers,
     stdout: OwnedFd,
     stderr: OwnedFd,
     group: Group,
@@ -42,6 +44,9 @@ pub(super) struct Running {
     cwd: String,
     notes: Vec<String>,
 }
+
+/// What answers a command from outside, as long as it runs.
+type Helpers = (Option<Resolver>, Vec<Forwarding>);
 
 /// What the kernel is to be told in C strings, checked.
 struct Words {
@@ -142,23 +147,26 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
     let started = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("sandbox".to_owned());
         let handle = thread
-            .spawn_scoped(scope, || inside.start(command, &mut stubs))
+            .spawn_scoped(scope, || {
+                let home = rustix::fs::open(
+                    "/proc/thread-self/ns/mnt",
+                    OFlags::RDONLY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )
+                .map_err(|error| SandboxError::setup("open the mount namespace", error))?;
+                let started = inside.start(command, &mut stubs);
+                // A thread is joined before the kernel is done with it: without this the root might still be mounted
+                // for a moment after the command has ended.
+                let _ = enter_mounts(home.as_fd());
+                started
+            })
             .map_err(|error| SandboxError::setup("start a thread", error))?;
         handle.join().map_err(|_| SandboxError::setup("start the sandbox", io::ErrorKind::Other))?
     });
     match started {
-        Ok(Started { child, resolver, notes }) => Ok(Running {
-            child,
-            _resolver: resolver,
-            stdout,
-            stderr,
-            group,
-            stubs,
-            upper,
-            program,
-            cwd,
-            notes,
-        }),
+        Ok(Started { child, helpers, notes }) => {
+            Ok(Running { child, _helpers: helpers, stdout, stderr, group, stubs, upper, program, cwd, notes })
+        }
         Err(error) => {
             // What was made before it failed goes too; the first failure is the one to report.
             let _ = stubs.remove(upper.as_fd());
@@ -170,7 +178,7 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
 /// What the thread inside the namespaces gives back.
 struct Started {
     child: Child,
-    resolver: Option<Resolver>,
+    helpers: Helpers,
     notes: Vec<String>,
 }
 
@@ -276,7 +284,7 @@ impl Inside<'_> {
             filter,
         };
         let child = spawn(&plan).map_err(setup("start the supervisor"))?;
-        Ok(Started { child, resolver, notes })
+        Ok(Started { child, helpers: (resolver, tree.sockets), notes })
     }
 }
 

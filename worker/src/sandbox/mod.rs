@@ -10,6 +10,7 @@ mod limits;
 mod policy;
 mod rootfs;
 mod seccomp;
+mod socket;
 mod stub;
 
 use std::os::fd::OwnedFd;

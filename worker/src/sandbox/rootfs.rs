@@ -6,16 +6,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use bricklayer_solver::op::Security;
 use bricklayer_sys::mount::{Attributes, make_private, set_attributes};
-use rustix::fs::{CWD, Dev, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use super::socket::{self, Forwarding};
 use super::stub::{Missing, Place, Stubs, Want, place};
 use super::{Attached, AttachedMount, SandboxError, User, policy};
 
@@ -43,6 +45,8 @@ pub(super) struct Tree {
     pub(super) mask_directory: OwnedFd,
     /// An empty file.
     pub(super) mask_file: OwnedFd,
+    /// What leads outside, for as long as the command runs.
+    pub(super) sockets: Vec<Forwarding>,
 }
 
 fn failed(step: &str) -> impl FnOnce(Errno) -> SandboxError {
@@ -111,8 +115,13 @@ pub(super) fn build(request: Request<'_>, stubs: &mut Stubs) -> Result<Tree, San
     devices(dev.as_fd(), &request)?;
     let groups = system(&request, sys.as_fd(), mask_directory.as_fd(), mask_file.as_fd())?;
 
-    let mut context =
-        Context { root, scratch: &scratch, no_devices: request.no_devices, forbidden: Vec::new() };
+    let mut context = Context {
+        root,
+        scratch: &scratch,
+        no_devices: request.no_devices,
+        forbidden: Vec::new(),
+        sockets: Vec::new(),
+    };
     for fd in [&proc, &sys] {
         let stat = rustix::fs::fstat(fd).map_err(failed("look at a system directory"))?;
         context.forbidden.push((stat.st_dev, stat.st_ino));
@@ -131,7 +140,7 @@ pub(super) fn build(request: Request<'_>, stubs: &mut Stubs) -> Result<Tree, San
         Err(error) if error.raw_os_error() == Some(Errno::ROFS.raw_os_error()) => {}
         Err(source) => return Err(SandboxError::Cwd { path: request.cwd.to_owned(), source }),
     }
-    Ok(Tree { proc, groups, mask_directory, mask_file })
+    Ok(Tree { proc, groups, mask_directory, mask_file, sockets: context.sockets })
 }
 
 /// A directory of the root filesystem that a system filesystem goes on: a real one. If there is none it is made, and
@@ -201,6 +210,17 @@ impl Scratch {
         self.read_only(&name)
     }
 
+    /// A socket that leads to `outside`, as a mount.
+    fn socket(&self, outside: &Path, mode: u32, uid: u32, gid: u32) -> io::Result<(OwnedFd, Forwarding)> {
+        let name = self.name("socket");
+        let root = self.root.as_fd();
+        let forwarding = socket::forward(root, &name, outside)?;
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::chownat(root, &name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::chmodat(root, &name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?;
+        Ok((clone_tree(root, &name)?, forwarding))
+    }
+
     fn read_only(&self, name: &str) -> Result<OwnedFd, SandboxError> {
         let tree = clone_tree(self.root.as_fd(), name).map_err(failed("clone a mount"))?;
         set_attributes(tree.as_fd(), Attributes::READ_ONLY, false)
@@ -234,10 +254,8 @@ fn devices(dev: BorrowedFd<'_>, request: &Request<'_>) -> Result<(), SandboxErro
         };
         match made {
             // Our umask may have taken bits away.
-            Ok(()) => {
-                rustix::fs::chmodat(root, name, Mode::from_raw_mode(0o666), rustix::fs::AtFlags::empty())
-                    .map_err(failed("set the mode of a device"))?
-            }
+            Ok(()) => rustix::fs::chmodat(root, name, Mode::from_raw_mode(0o666), AtFlags::empty())
+                .map_err(failed("set the mode of a device"))?,
             Err(Errno::PERM) => from_host.push((name, major, minor)),
             Err(error) => return Err(SandboxError::setup(format!("make /dev/{name}"), error)),
         }
@@ -321,6 +339,7 @@ struct Context<'a> {
     no_devices: bool,
     /// Where nothing is made: the directory below /proc would be hidden, and left behind in the layer.
     forbidden: Vec<(u64, u64)>,
+    sockets: Vec<Forwarding>,
 }
 
 impl Context<'_> {
@@ -354,10 +373,10 @@ impl Context<'_> {
             Attached::SecretFile { data, mode, uid, gid } => {
                 self.scratch.file("secret", &data, mode, uid, gid)?
             }
-            Attached::Socket { path, .. } => {
-                rustix::fs::openat(CWD, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                    .and_then(|socket| clone_tree(socket.as_fd(), ""))
-                    .map_err(|error| fail(error.into()))?
+            Attached::Socket { path, mode, uid, gid } => {
+                let (tree, forwarding) = self.scratch.socket(&path, mode, uid, gid).map_err(fail)?;
+                self.sockets.push(forwarding);
+                tree
             }
         };
         let stat = rustix::fs::fstat(&tree).map_err(|error| fail(error.into()))?;

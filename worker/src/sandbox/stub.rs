@@ -215,6 +215,7 @@ fn make(
 }
 
 /// Gives a directory the times that it had. That this fails is no reason to fail: it changes a time, nothing else.
+#[allow(clippy::unnecessary_cast, reason = "the fields have other types on other architectures")]
 fn set_times(directory: BorrowedFd<'_>, stat: &Stat) {
     let time = |seconds: i64, nanos: u64| Timespec { tv_sec: seconds, tv_nsec: nanos as i64 };
     let times = Timestamps {

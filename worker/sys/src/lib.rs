@@ -1,9 +1,9 @@
 //! Everything that needs `unsafe`: the kernel interfaces that no safe crate wraps.
 //!
-//! - [`mod@mount`]: `mount_setattr`
-//! - [`mod@namespace`]: moving one thread into namespaces of its own
-//! - [`mod@device`]: which devices the processes of a control group may open
-//! - [`mod@spawn`]: a command in its own pid namespace, under a supervisor that dies with us
+//! - `mount`: `mount_setattr`
+//! - `namespace`: moving one thread into namespaces of its own
+//! - `device`: which devices the processes of a control group may open
+//! - `spawn`: a command in its own pid namespace, under a supervisor that dies with us
 //!
 //! Nothing here decides a policy: what is mounted, allowed and limited comes in as data.
 

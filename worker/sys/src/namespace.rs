@@ -43,6 +43,15 @@ pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Moves the calling thread, which must have a mount namespace and so a root of its own, into the mount namespace that
+/// `namespace` refers to. The one that it leaves ends if nobody else is in it.
+pub fn enter_mounts(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the call reads no memory of ours, and the descriptor is open. The kernel refuses it if other threads share
+    // our root and working directory.
+    let result = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNS) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sets the host name of the calling thread's UTS namespace.
 pub fn set_host_name(name: &[u8]) -> io::Result<()> {
     // SAFETY: pointer and length describe `name`, which the call only reads.

@@ -3,6 +3,7 @@
 mod environment;
 mod escape;
 mod fixture;
+mod limits;
 mod mounts;
 mod network;
 mod processes;

@@ -211,3 +211,18 @@ fn many_layers_are_laid_on_each_other_in_order() {
     let error = overlay::mount(&paths, None).expect_err("too many");
     assert_eq!(error.to_string(), "501 layers: overlayfs takes at most 500 in one mount");
 }
+
+#[test]
+fn a_socket_has_a_mode_and_an_owner_of_its_own() {
+    let root = Root::new();
+    let outside = root.folder.path().join("agent");
+    let _listener = std::os::unix::net::UnixListener::bind(&outside).expect("listen");
+    let mut command = root.shell("stat -c '%a %u:%g %F' /run/agent");
+    command.mounts = vec![AttachedMount {
+        target: "/run/agent".to_owned(),
+        what: Attached::Socket { path: outside.clone(), mode: 0o600, uid: 1000, gid: 2000 },
+    }];
+    assert_eq!(output(command), "600 1000:2000 socket\n");
+    assert_eq!(root.changes(), Vec::<String>::new());
+    assert_ne!(fs::metadata(&outside).expect("stat").uid(), 1000);
+}

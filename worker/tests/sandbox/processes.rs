@@ -1,6 +1,6 @@
 //! Lifetimes: whatever happens, nothing that a command started goes on.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -18,14 +18,14 @@ fn builder() {
     let Some(word) = std::env::var_os(BUILDER) else { return };
     let word = word.into_string().expect("a number");
     let root = Root::new();
-    println!("folder {}", root.folder.path().display());
+    let say = |bytes: &[u8]| std::io::stdout().write_all(bytes).expect("write");
+    say(format!("folder {}\n", root.folder.path().display()).as_bytes());
     // In a session of its own, with children, deaf to what it can be deaf to.
     let script =
         format!("trap '' TERM INT HUP; setsid sleep {word} & sleep {word} & echo ready; sleep {word}");
     let mut command = root.shell(&script);
     command.mounts.push(crate::fixture::tmpfs("/stub/at"));
-    let show = |_, bytes: &[u8]| print!("{}", String::from_utf8_lossy(bytes));
-    let _ = run(command, &show, &CancellationToken::new());
+    let _ = run(command, &|_, bytes: &[u8]| say(bytes), &CancellationToken::new());
 }
 
 #[test]
