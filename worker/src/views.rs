@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use bricklayer_cache::Store;
 use bricklayer_cache::root::Root;
+use bricklayer_cache::{Store, StoreError};
 use bricklayer_solver::record::{LayerId, Snapshot};
 use bricklayer_solver::worker::StepError;
 
@@ -36,8 +36,15 @@ impl Views {
         ids.iter()
             .enumerate()
             .map(|(n, id)| {
-                self.store.layer_tree(*id, &ids[..n]).map_err(|e| {
-                    StepError::with_source(format!("cannot unpack layer {} of {}", n + 1, ids.len()), e)
+                self.store.layer_tree(*id, &ids[..n]).map_err(|error| match error {
+                    // the solver starts over: what made it runs, or is pulled, again
+                    StoreError::LayerMissing { .. }
+                    | StoreError::BlobMissing { .. }
+                    | StoreError::BlobDamaged { .. } => StepError::Lost { message: error.to_string() },
+                    error => {
+                        let what = format!("cannot unpack layer {} of {}", n + 1, ids.len());
+                        StepError::with_source(what, error)
+                    }
                 })
             })
             .collect()

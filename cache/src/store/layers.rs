@@ -125,6 +125,8 @@ fn place(lease: &mut Lease, tree: &Path, target: &Path) -> Result<(), StoreError
 pub struct LayerInfo {
     /// Is there a tree?
     pub tree: bool,
+    /// When it was made here, or entered into the store, in milliseconds since 1970.
+    pub created_ms: i64,
     /// Its forms as a blob, the ones that are in the store first.
     pub blobs: Vec<LayerBlob>,
 }
@@ -212,7 +214,7 @@ impl Store {
             let Some(row) = row else { return Err(StoreError::LayerMissing { layer }) };
             state.lease.hold_layer(layer, row.used_ms);
             self.inner.used_unsynced(row.unsynced);
-            Ok(LayerInfo { tree: row.tree, blobs })
+            Ok(LayerInfo { tree: row.tree, created_ms: row.created_ms, blobs })
         })
     }
 

@@ -185,6 +185,8 @@ pub(super) struct LayerRow {
     pub(super) tree: bool,
     pub(super) unsynced: bool,
     pub(super) used_ms: i64,
+    /// When it was made or entered, in milliseconds since 1970.
+    pub(super) created_ms: i64,
 }
 
 /// Which layers are there, each looked at once.
@@ -225,7 +227,7 @@ pub(super) fn layer_row(
 ) -> Result<Option<LayerRow>, rusqlite::Error> {
     let row = tx
         .prepare_cached(
-            "SELECT content, tree, unsynced IS NOT NULL, used_ms, remote FROM layers WHERE id = ?",
+            "SELECT content, tree, unsynced IS NOT NULL, used_ms, remote, created_ms FROM layers WHERE id = ?",
         )?
         .query_one([layer.0], |row| {
             let found = LayerRow {
@@ -233,6 +235,7 @@ pub(super) fn layer_row(
                 tree: row.get(1)?,
                 unsynced: row.get(2)?,
                 used_ms: row.get(3)?,
+                created_ms: row.get(5)?,
             };
             Ok((found, row.get::<_, bool>(4)?))
         })

@@ -7,14 +7,14 @@ use std::sync::{Arc, PoisonError};
 
 use bricklayer_cache::archive;
 use bricklayer_cache::registry::{Reference, Repository};
-use bricklayer_cache::store::{Descriptor, Store};
+use bricklayer_cache::store::{Descriptor, Store, StoreError};
 use bricklayer_solver::event::{Reporter, Task};
 use bricklayer_solver::record::Snapshot;
 use bricklayer_worker::export::{self, Assembled, ImageExport, Owners};
 use bricklayer_worker::snapshot_view;
 use tokio_util::sync::CancellationToken;
 
-use super::pack::{Form, Packer};
+use super::pack::{Form, Packer, PushTo};
 use super::{BuildResult, Builder, Lowered};
 use crate::error::Error;
 use crate::images::{end, export_task, parse, tag};
@@ -31,7 +31,7 @@ pub(super) struct Targets {
 pub(super) fn plan(
     request: &BuildRequest,
     names: &[Reference],
-    clamp: Option<i64>,
+    lowered: &Lowered,
     reporter: &Reporter,
 ) -> Result<Targets, Error> {
     let mut outputs = request.outputs.clone();
@@ -63,7 +63,8 @@ pub(super) fn plan(
     }
     let mut seen = std::collections::HashSet::new();
     push_to.retain(|repository| seen.insert(repository.to_string()));
-    let packer = Packer::new(forms, push_to, clamp, reporter.clone());
+    let push = PushTo { repositories: push_to, mount_from: base_repository(lowered).into_iter().collect() };
+    let packer = Packer::new(forms, push, lowered.source_date_epoch, reporter.clone());
     Ok(Targets { outputs, names: names.to_vec(), packer })
 }
 
@@ -120,6 +121,12 @@ fn to(dest: &Dest) -> String {
         Dest::File(path) | Dest::Directory(path) => format!(" to {}", path.display()),
         Dest::Writer(_) => String::new(),
     }
+}
+
+/// Where the base image came from.
+fn base_repository(lowered: &Lowered) -> Option<Repository> {
+    let base = lowered.build.base.as_ref()?;
+    Some(base.reference.parse::<Reference>().ok()?.repository().clone())
 }
 
 struct Exporter<'a> {
@@ -210,7 +217,7 @@ impl Exporter<'_> {
             for name in &names {
                 self.builder
                     .registry
-                    .push(&self.builder.store, name, &assembled.manifest, &[], task)
+                    .push(&self.builder.store, name, &assembled.manifest, &self.origins(), task)
                     .await
                     .map_err(|e| Error::because(format!("cannot push {name}"), e))?;
             }
@@ -226,18 +233,34 @@ impl Exporter<'_> {
 
     async fn assemble(&self, options: &ImageOptions) -> Result<Assembled, Error> {
         let layers = self.targets.packer.packed(self.builder, self.snapshot, form(options)).await?;
-        let image = ImageExport {
+        let base = self.lowered.build.base.as_ref();
+        let mut image = ImageExport {
             config: self.lowered.build.config.clone(),
+            base_history: base.map_or(0, |base| base.config.history.len()),
+            layer_times: None,
             docker_media_types: options.docker_media_types,
             annotations: options.annotations.clone(),
         };
-        let store = self.builder.store.clone();
+        let (store, snapshot) = (self.builder.store.clone(), self.snapshot.clone());
+        // with SOURCE_DATE_EPOCH all times are given
+        let given = self.lowered.source_date_epoch.is_some();
         self.builder
             .blocking(move || {
+                if !given {
+                    let times = snapshot.layers.iter().map(|l| Ok(store.layer_info(l.id)?.created_ms));
+                    let times = times.collect::<Result<Vec<i64>, StoreError>>();
+                    image.layer_times =
+                        Some(times.map_err(|e| Error::because("cannot look up the layers", e))?);
+                }
                 export::assemble(&store, &image, &layers)
                     .map_err(|e| Error::because("cannot write the image's documents", e))
             })
             .await
+    }
+
+    /// The base image's repository: a registry may take its layers from there, and layers that were never fetched are.
+    fn origins(&self) -> Vec<Repository> {
+        base_repository(self.lowered).into_iter().collect()
     }
 
     fn named(&self, manifest: &Descriptor) -> Vec<(Option<Reference>, Descriptor)> {

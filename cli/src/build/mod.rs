@@ -4,10 +4,13 @@
 //! [`resolve`], has the graph solved by a worker of its own, packs layers while later steps still run ([`pack`]),
 //! and writes what was asked for ([`export`]).
 
+mod call;
 mod export;
 mod input;
 mod pack;
 mod resolve;
+
+pub use call::{Answer, Call};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use bricklayer_frontend::{Build, Diagnostic, Diagnostics, Dockerfile, Entitlemen
 use bricklayer_solver::event::{Outcome, Reporter, TaskInfo, TaskKind};
 use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::schedule::{Solver, SolverOptions, StepState};
+use bricklayer_solver::worker::Worker;
 use bricklayer_solver::{Digest, Platform};
 use bricklayer_worker::{LocalWorker, WorkerSettings};
 use tokio_util::sync::CancellationToken;
@@ -106,7 +110,7 @@ impl Builder {
         let names = request.tags.iter().map(|tag| parse(tag)).collect::<Result<Vec<Reference>, Error>>()?;
         let input = input::read(&self.store, &request, &reporter).await?;
         let (build, mut result) = self.lower(&request, &input, &reporter).await?;
-        let targets = export::plan(&request, &names, build.source_date_epoch, &reporter)?;
+        let targets = export::plan(&request, &names, &build, &reporter)?;
         let snapshot =
             self.solve(&request, &input, &build, &targets, &reporter, &cancel, &mut result).await?;
         export::write(self, &build, &snapshot, targets, &reporter, &cancel, &mut result).await?;
@@ -130,14 +134,7 @@ impl Builder {
         let dockerfile = Dockerfile::parse(&input.text)
             .map_err(|diagnostics| broken(&diagnostics, &String::from_utf8_lossy(&input.text)))?;
         let options = options(request, input);
-        let resolver = resolve::StoreResolver {
-            store: self.store.clone(),
-            registry: self.registry.clone(),
-            pull: request.pull,
-            locals: input.locals.clone(),
-            reporter: reporter.clone(),
-            runtime: tokio::runtime::Handle::current(),
-        };
+        let resolver = self.resolver(request, input, reporter);
         let lowered = tokio::task::spawn_blocking({
             let dockerfile = dockerfile.clone();
             move || lower(&dockerfile, &options, &resolver)
@@ -165,6 +162,22 @@ impl Builder {
         ))
     }
 
+    fn resolver(
+        &self,
+        request: &BuildRequest,
+        input: &input::Input,
+        reporter: &Reporter,
+    ) -> resolve::StoreResolver {
+        resolve::StoreResolver {
+            store: self.store.clone(),
+            registry: self.registry.clone(),
+            pull: request.pull,
+            locals: input.locals.clone(),
+            reporter: reporter.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
     /// Graph → snapshot. Layers that the image needs are packed as soon as they are there.
     #[expect(clippy::too_many_arguments, reason = "one build's state, used once")]
     async fn solve(
@@ -189,7 +202,13 @@ impl Builder {
             Arc::new(self.registry.clone()),
             settings(request, input, lowered),
         );
-        let solver = Solver::new(Arc::new(worker), Arc::new(self.store.clone()), options, reporter.clone());
+        let worker = Arc::new(worker);
+        let solver = Solver::new(
+            Arc::clone(&worker) as Arc<dyn Worker>,
+            Arc::new(self.store.clone()),
+            options,
+            reporter.clone(),
+        );
         let graph = Arc::new(lowered.build.graph.clone());
         let foundation = graph.foundation(root);
         let on_output = |vertex, output: &Output| {
@@ -200,6 +219,8 @@ impl Builder {
             }
         };
         let solved = solver.solve(graph, root, cancel.clone(), on_output).await;
+        // only time is lost with an index that can't be written
+        let _ = self.blocking(move || worker.save_indexes().map_err(|e| Error::because("index", e))).await;
         let steps = match &solved {
             Ok(solved) => &solved.steps,
             Err(failed) => &failed.steps,

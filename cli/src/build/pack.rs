@@ -25,12 +25,20 @@ pub(super) struct Form {
     pub(super) force: bool,
 }
 
+/// Where blobs go as soon as they are there.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PushTo {
+    pub(super) repositories: Vec<Repository>,
+    /// Where the layers of the base image came from.
+    pub(super) mount_from: Vec<Repository>,
+}
+
 type Packing = Shared<BoxFuture<'static, Result<Packed, Arc<Error>>>>;
 
 /// Packs layers, each once for each form.
 pub(super) struct Packer {
     forms: Vec<Form>,
-    push_to: Vec<Repository>,
+    push_to: PushTo,
     clamp: Option<i64>,
     reporter: Reporter,
     bound: Arc<Semaphore>,
@@ -38,13 +46,8 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    /// A packer for `forms`; each blob of the first form goes to the repositories `push_to` as well.
-    pub(super) fn new(
-        forms: Vec<Form>,
-        push_to: Vec<Repository>,
-        clamp: Option<i64>,
-        reporter: Reporter,
-    ) -> Self {
+    /// A packer for `forms`; each blob of the first form goes to `push_to` as well.
+    pub(super) fn new(forms: Vec<Form>, push_to: PushTo, clamp: Option<i64>, reporter: Reporter) -> Self {
         Self {
             forms,
             push_to,
@@ -88,7 +91,8 @@ impl Packer {
         if let Some(packing) = started.get(&(layer, form)) {
             return packing.clone();
         }
-        let push_to = if self.forms.first() == Some(&form) { self.push_to.clone() } else { Vec::new() };
+        let push_to =
+            if self.forms.first() == Some(&form) { self.push_to.clone() } else { PushTo::default() };
         let work = pack_and_push(
             builder.clone(),
             layer,
@@ -119,7 +123,7 @@ async fn pack_and_push(
     form: Form,
     clamp: Option<i64>,
     bound: Arc<Semaphore>,
-    push_to: Vec<Repository>,
+    push_to: PushTo,
     reporter: Reporter,
 ) -> Result<Packed, Error> {
     let packed = {
@@ -133,9 +137,12 @@ async fn pack_and_push(
             })
             .await?
     };
-    for repository in push_to {
+    for repository in push_to.repositories {
         let task = push_task(&reporter, &packed, &repository);
-        let sent = builder.registry.push_blob(&builder.store, &repository, &packed.blob, &[], &task).await;
+        let sent = builder
+            .registry
+            .push_blob(&builder.store, &repository, &packed.blob, &push_to.mount_from, &task)
+            .await;
         task.finish(match &sent {
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::Failed(error.to_string()),

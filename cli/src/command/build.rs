@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use bricklayer::{BuildResult, Builder};
+use bricklayer::event::Reporter;
+use bricklayer::{BuildResult, Builder, Call};
 use serde_json::json;
 
 use super::args::{BuildArgs, Global};
@@ -20,7 +21,7 @@ pub(crate) async fn build(
     global: &Global,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    call(args)?;
+    let call = call(args)?;
     let Asked { request, insecure, stdout_taken } = request(args, environment)?;
     let progress = match (args.quiet, args.progress) {
         (true, None | Some(Progress::Auto | Progress::Quiet)) => Progress::Quiet,
@@ -30,6 +31,16 @@ pub(crate) async fn build(
     let mut options = builder_options(global, environment)?;
     options.insecure_registries.extend(insecure);
     let builder = Builder::open(options)?;
+    if let Some((call, json, strict)) = call {
+        let answer = builder.call(request, call, Reporter::silent()).await?;
+        let text = match (json, environment.stdout_colours()) {
+            (true, _) => &answer.json,
+            (false, true) => &answer.coloured,
+            (false, false) => &answer.text,
+        };
+        print(&format!("{}\n", text.trim_end()))?;
+        return if answer.fine || !strict { Ok(()) } else { Err(Failure::Findings) };
+    }
     let display = Display::start(renderer(progress, environment));
     let cancel = cancel_on_interrupt();
     let began = std::time::Instant::now();
@@ -62,20 +73,39 @@ pub(crate) async fn build(
     Ok(())
 }
 
-/// `--call` and `--check`.
-fn call(args: &BuildArgs) -> Result<(), Usage> {
-    let method = match (&args.call, args.check) {
-        (Some(method), false) => method.as_str(),
+/// `--call` and `--check`: the method, whether its answer is wanted as JSON, and whether what it finds fails the command.
+fn call(args: &BuildArgs) -> Result<Option<(Call, bool, bool)>, Usage> {
+    let words = match (&args.call, args.check) {
+        (Some(words), false) => words.as_str(),
         (None, true) => "check",
         (Some(_), true) => return Err(Usage::new("--check and --call exclude each other")),
-        (None, false) => "build",
+        (None, false) => return Ok(None),
     };
-    match method {
-        "build" => Ok(()),
-        "check" | "outline" | "targets" => Err(Usage::unsupported(format!("--call={method}"))),
-        other => Err(Usage::new(format!("--call `{other}` is no method"))
-            .suggest(other, &["build", "check", "outline", "targets"])),
+    let mut words = words.split(',');
+    let call = match words.next().unwrap_or_default() {
+        "build" => None,
+        "check" | "lint" => Some(Call::Check),
+        "outline" => Some(Call::Outline),
+        "targets" => Some(Call::Targets),
+        other => {
+            return Err(Usage::new(format!("--call `{other}` is no method"))
+                .suggest(other, &["build", "check", "outline", "targets"]));
+        }
+    };
+    let (mut json, mut strict) = (false, true);
+    for option in words {
+        match option.split_once('=').unwrap_or((option, "true")) {
+            ("format", "json") => json = true,
+            ("format", "text") => json = false,
+            ("ignorestatus", "true") => strict = false,
+            ("ignorestatus", "false") => strict = true,
+            _ => {
+                return Err(Usage::new(format!("--call: `{option}` is no option"))
+                    .hint("there are format=json|text and ignorestatus=true|false"));
+            }
+        }
     }
+    Ok(call.map(|call| (call, json, strict)))
 }
 
 /// The keys of buildx's metadata file.

@@ -91,6 +91,12 @@ impl Environment {
             .collect()
     }
 
+    /// Are colours wanted on standard output?
+    pub(crate) fn stdout_colours(&self) -> bool {
+        use std::io::IsTerminal as _;
+        std::io::stdout().is_terminal() && self.setting("NO_COLOR").is_none()
+    }
+
     /// Are colours wanted on standard error? (<https://no-color.org>)
     pub(crate) fn colours(&self) -> bool {
         self.stderr_terminal && self.setting("NO_COLOR").is_none() && self.get("TERM") != Some("dumb")

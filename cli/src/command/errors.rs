@@ -26,6 +26,8 @@ pub(crate) enum Failure {
     Usage(Usage),
     /// The library says no. Exit code 1, or 130 if it was told to stop.
     Library(Box<Error>),
+    /// A check found something, and has been printed. Exit code 1.
+    Findings,
     /// Something around it: a file of results that cannot be written. Exit code 1.
     Around(anyhow::Error),
 }
@@ -55,7 +57,7 @@ impl Failure {
             Self::Usage(_) => 2,
             // as a shell reports a program that SIGINT ended
             Self::Library(error) if matches!(**error, Error::Cancelled) => 130,
-            Self::Library(..) | Self::Around(_) => 1,
+            Self::Library(..) | Self::Findings | Self::Around(_) => 1,
         })
     }
 
@@ -71,6 +73,7 @@ impl Failure {
                 report.library(error);
                 report.hint(error.hint());
             }
+            Self::Findings => {}
             Self::Around(error) => report.chain(error.as_ref()),
         }
         report.text

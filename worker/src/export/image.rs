@@ -15,6 +15,11 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 pub struct ImageExport {
     /// The config; `rootfs` is filled in here.
     pub config: ImageConfig,
+    /// Entries of its history that are the base image's.
+    pub base_history: usize,
+    /// When each layer was made, in milliseconds since 1970: what `created` fields say, so that a build that found
+    /// everything in the cache makes the same image again. `None`: they stay as they are.
+    pub layer_times: Option<Vec<i64>>,
     /// Docker's media types instead of OCI's.
     pub docker_media_types: bool,
     /// Annotations of the manifest.
@@ -38,7 +43,12 @@ pub struct Assembled {
 pub fn assemble(store: &Store, export: &ImageExport, layers: &[Packed]) -> Result<Assembled, StoreError> {
     let mut config = export.config.clone();
     config.rootfs.diff_ids = layers.iter().map(|l| l.diff_id).collect();
+    let known = config.history.len();
     align_history(&mut config.history, layers.len());
+    if let Some(times) = &export.layer_times {
+        let base = export.base_history + (config.history.len() - known);
+        set_times(&mut config, base, times);
+    }
     let config_bytes = serde_json::to_vec(&config).expect("a config is plain data");
     let config = put(
         store,
@@ -126,6 +136,28 @@ fn align_history(history: &mut Vec<History>, layers: usize) {
     }
 }
 
+/// Entries with a layer get its time, the others that of the entry before them.
+fn set_times(config: &mut ImageConfig, base: usize, times: &[i64]) {
+    let mut layers = times.iter();
+    let mut last = None;
+    for (number, entry) in config.history.iter_mut().enumerate() {
+        let time = if entry.empty_layer { None } else { layers.next() };
+        if number < base {
+            last = entry.created.clone().or(last);
+            continue;
+        }
+        if let Some(time) = time.and_then(|ms| jiff::Timestamp::from_millisecond(*ms).ok()) {
+            last = Some(time.to_string());
+        }
+        if last.is_some() {
+            entry.created.clone_from(&last);
+        }
+    }
+    if last.is_some() {
+        config.created = last;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +178,19 @@ mod tests {
             align_history(&mut entries, layers);
             assert_eq!(entries.iter().map(|h| h.empty_layer).collect::<Vec<_>>(), expected);
         }
+    }
+
+    #[test]
+    fn times_are_those_of_the_layers() {
+        let mut config =
+            ImageConfig { history: history(&[false, true, false, true]), ..ImageConfig::default() };
+        config.history[0].created = Some("2001-01-01T00:00:00Z".into());
+        config.created = Some("now".into());
+        set_times(&mut config, 1, &[5, 1_000]);
+        let times: Vec<_> = config.history.iter().map(|h| h.created.clone().unwrap()).collect();
+        let layer = "1970-01-01T00:00:01Z";
+        assert_eq!(times, ["2001-01-01T00:00:00Z", "2001-01-01T00:00:00Z", layer, layer]);
+        assert_eq!(config.created.as_deref(), Some(layer));
     }
 
     #[test]
