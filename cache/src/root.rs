@@ -325,3 +325,6 @@ fn components(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
         .filter(|part| !part.is_empty() && *part != b".")
         .map(|part| OsStr::from_bytes(part).to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,8 @@ fn canary_symlink(outside: &str) -> Tar {
 #[test]
 fn nothing_leads_outside() {
     let dots = "../".repeat(12);
-    let cases: Vec<(&str, Box<dyn Fn(&str) -> Tar>)> = vec![
+    type Make = Box<dyn Fn(&str) -> Tar>;
+    let cases: Vec<(&str, Make)> = vec![
         (
             "A1 dots",
             Box::new({
