@@ -140,7 +140,7 @@ mod tests {
         let [d] = &scan(&Source::new(text.as_bytes())).unwrap()[..] else { panic!() };
         assert_eq!(&text[d.span.start..d.span.end], "# escape = x");
         assert_eq!(&text[d.value_span.start..d.value_span.end], "x");
-        assert_eq!(escape(&[d.clone()]).unwrap_err().message, "invalid escape character `x`");
+        assert_eq!(escape(std::slice::from_ref(d)).unwrap_err().message, "invalid escape character `x`");
     }
 
     #[test]

@@ -4,6 +4,11 @@
 //!
 //! [`Dockerfile::parse`] reads the text, [`lower()`] makes the graph of the wanted stage, [`render`] shows what was wrong.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "an error ends the work on its line, so that its size does not count"
+)]
+
 pub mod call;
 pub mod diagnostics;
 pub mod ignore;

@@ -23,17 +23,20 @@ pub fn nearest<'a>(text: &str, options: impl IntoIterator<Item = &'a str>) -> Op
     best.map(|(_, option)| option)
 }
 
-/// Levenshtein distance.
+/// Edits between two words: letters added, removed, changed, or two neighbours swapped (optimal string alignment).
 fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+        let mut next = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+            let mut best = (row[j] + usize::from(x != y)).min(row[j + 1] + 1).min(next[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                best = best.min(before[j - 1] + 1);
+            }
+            next.push(best);
         }
+        before = std::mem::replace(&mut row, next);
     }
     row[b.len()]
 }
@@ -44,12 +47,13 @@ mod tests {
 
     #[test]
     fn finds_near_names_only() {
-        let names = ["COPY", "CMD", "WORKDIR", "ENTRYPOINT", "build", "builder"];
+        let names = ["COPY", "CMD", "ENV", "RUN", "WORKDIR", "ENTRYPOINT", "build", "builder"];
         let cases = [
             ("COPPY", Some("COPY")),
             ("copy", Some("COPY")),
             ("WORKDRI", Some("WORKDIR")),
             ("biuld", Some("build")),
+            ("RNU", Some("RUN")),
             ("COPY", None),
             ("zzz", None),
             ("", None),

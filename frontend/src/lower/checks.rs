@@ -1,5 +1,7 @@
 //! The rules that look at the whole file, not at what a build makes of it.
 
+use std::collections::HashSet;
+
 use super::Lowering;
 use super::state::Env;
 use crate::instruction::{Instruction, Kind};
@@ -52,7 +54,7 @@ impl Lowering<'_> {
             let span = Some(instruction.keyword.span);
             self.lint.warn(&rules::CONSISTENT_INSTRUCTION_CASING, &[], span, message);
         }
-        let mut names: Vec<String> = Vec::new();
+        let mut names: HashSet<String> = HashSet::new();
         for stage in file.stages() {
             let (from, instruction) = (stage.from, stage.instruction);
             let (Some(name), Some(lower), Some(keyword)) = (&from.name, from.lower_name(), &from.keyword)
@@ -78,11 +80,10 @@ impl Lowering<'_> {
                 let message = format!("Stage name should not use the same name as reserved stage {lower:?}");
                 self.lint.warn(&rules::RESERVED_STAGE_NAME, &[], Some(name.span), message);
             }
-            if names.contains(&lower) {
+            if !names.insert(lower.clone()) {
                 let message = format!("Duplicate stage name {lower:?}, stage names should be unique");
                 self.lint.warn(&rules::DUPLICATE_STAGE_NAME, &[], Some(name.span), message);
             }
-            names.push(lower);
         }
     }
 

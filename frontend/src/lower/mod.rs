@@ -23,7 +23,7 @@ mod state;
 pub(crate) use outline::{Outlined, described};
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use bricklayer_solver::graph::Graph;
@@ -37,7 +37,7 @@ use crate::lint::{Config, Lint, rules};
 use crate::suggest::nearest;
 use crate::text::rfc3339;
 use crate::words::{Budget, Expansion, Lexer, Variables, WordError};
-use stage::Stage;
+use stage::{Base, Stage};
 use state::{Env, Root, State};
 
 /// The graph of the stage that `options` want, with everything that it needs.
@@ -77,6 +77,12 @@ pub(crate) struct Lowering<'a> {
     /// Names that an ARG before the first FROM declares.
     global_names: BTreeSet<String>,
     stages: Vec<Stage<'a>>,
+    /// Stages by name, in lower case, each in the order of the file.
+    stage_names: HashMap<String, Vec<usize>>,
+    /// Images that are only copied or mounted from.
+    image_sources: HashMap<Base, usize>,
+    /// How many suggestions for undefined variables may still be looked for.
+    suggestions: usize,
     epoch: Option<i64>,
     /// The steps of stages that more than one is reached of show their stage's name.
     single: bool,
@@ -122,6 +128,9 @@ impl<'a> Lowering<'a> {
             globals: Env::default(),
             global_names: BTreeSet::new(),
             stages: Vec::new(),
+            stage_names: HashMap::new(),
+            image_sources: HashMap::new(),
+            suggestions: 200,
             epoch: options.source_date_epoch,
             single: false,
             trigger_args: BTreeSet::new(),
@@ -355,7 +364,9 @@ impl<'a> Lowering<'a> {
             if state.args.get(name).is_some() || NOT_IN_ENV.contains(&name.as_str()) {
                 continue;
             }
-            let suggestion = nearest(name, state.env.names());
+            // each is a search through all names
+            self.suggestions = self.suggestions.saturating_sub(1);
+            let suggestion = if self.suggestions > 0 { nearest(name, state.env.names()) } else { None };
             let mut message = format!("Usage of undefined variable '${name}'");
             if let Some(suggestion) = suggestion {
                 message.push_str(&format!(" (did you mean ${suggestion}?)"));

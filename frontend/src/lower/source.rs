@@ -9,6 +9,7 @@ use bricklayer_solver::op::{
 };
 
 use super::Lowering;
+use super::run::at;
 use super::state::Root;
 use crate::api::{NamedContext, ResolvedImage};
 use crate::diagnostics::Diagnostic;
@@ -126,7 +127,7 @@ impl Lowering<'_> {
         match state.root {
             Root::Empty => Ok(self.nothing()),
             Root::Step(vertex) => Ok(vertex),
-            Root::Context(context) => self.context_files(context),
+            Root::Context(context) => self.context_files(context).map_err(|error| at(error, word)),
         }
     }
 

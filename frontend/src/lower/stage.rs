@@ -19,7 +19,7 @@ use crate::suggest::nearest;
 use crate::words::{Budget, Lexer, NoVariables, Variables};
 
 /// What a stage stands on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Base {
     /// Nothing.
     Scratch,
@@ -78,6 +78,13 @@ pub(super) struct Stage<'a> {
     pub(super) counted: usize,
 }
 
+impl Stage<'_> {
+    /// Where the name of its base stands.
+    fn image_place(&self) -> Span {
+        self.file.map_or(self.place, |file| file.from.image.span)
+    }
+}
+
 /// What a base turned out to be.
 #[derive(Debug, Clone)]
 pub(super) enum Found {
@@ -91,7 +98,6 @@ impl<'a> Lowering<'a> {
     /// Finds all stages, their names, bases and platforms.
     pub(super) fn find_stages(&mut self) {
         let file = self.file;
-        let mut names: HashMap<String, usize> = HashMap::new();
         for (index, stage) in file.stages().enumerate() {
             let from = stage.from;
             let base = match self.expand_from(&from.image, stage.instruction) {
@@ -115,7 +121,8 @@ impl<'a> Lowering<'a> {
             let name = from.lower_name();
             let wanted = platform.clone().unwrap_or_else(|| self.options.platform.clone());
             let context = name.as_ref().and_then(|name| self.named_context(name, &wanted));
-            let base = match names.get(&base) {
+            // of several stages with one name the last before this one is meant
+            let base = match self.stage_names.get(&base).and_then(|indices| indices.last()) {
                 Some(&earlier) => Base::Stage(earlier),
                 None if base == "scratch" => Base::Scratch,
                 None => Base::Image(base),
@@ -132,7 +139,7 @@ impl<'a> Lowering<'a> {
                 .collect();
             total += stage.body.iter().filter(|i| has_layer(&i.kind)).count();
             if let Some(name) = &name {
-                names.insert(name.clone(), index);
+                self.stage_names.entry(name.clone()).or_default().push(index);
             }
             self.stages.push(Stage {
                 file: Some(stage),
@@ -167,7 +174,8 @@ impl<'a> Lowering<'a> {
             let declared_later = self.file.instructions().iter().any(
                 |i| matches!(&i.kind, Kind::Arg(arguments) if arguments.iter().any(|a| a.name == *name)),
             );
-            let near = nearest(name, self.globals.names()).map(str::to_owned);
+            let names = self.global_names.iter().map(String::as_str).chain(self.globals.names());
+            let near = nearest(name, names).map(str::to_owned);
             error = match near {
                 Some(near) => error.suggest(Some(&format!("${near}"))),
                 None if declared_later && !self.global_names.contains(name) => error.help(format!(
@@ -270,7 +278,7 @@ impl<'a> Lowering<'a> {
             return Ok(self.stages.len() - 1);
         };
         let lower = target.to_lowercase();
-        self.stages.iter().rposition(|stage| stage.name.as_deref() == Some(&lower)).ok_or_else(|| {
+        self.stage_names.get(&lower).and_then(|indices| indices.last().copied()).ok_or_else(|| {
             let names = self.file.stage_names();
             let error =
                 Diagnostic::error_outside(format!("the target stage `{target}` is not in the Dockerfile"));
@@ -341,18 +349,18 @@ impl<'a> Lowering<'a> {
     /// The stage, or else the image, of this name.
     fn source_stage(&mut self, index: usize, name: &str, word: &Word) -> Result<usize, Diagnostic> {
         let lower = name.to_lowercase();
-        let count = self.file.stages().len();
-        let named = |stage: &Stage<'_>| stage.name.as_deref() == Some(&lower);
-        let earlier = self.stages[..index.min(count)].iter().rposition(named);
-        if let Some(found) = earlier.or_else(|| self.stages[..count].iter().position(named)) {
-            return self.checked_source(index, found, word);
+        if let Some(indices) = self.stage_names.get(&lower) {
+            let earlier = indices.partition_point(|&found| found < index);
+            if let Some(&found) = indices[..earlier].last().or(indices.first()) {
+                return self.checked_source(index, found, word);
+            }
         }
         let platform = self.options.platform.clone();
         let base = if lower == "scratch" { Base::Scratch } else { Base::Image(name.to_owned()) };
-        let known = self.stages[count..].iter().position(|stage| stage.base == base);
-        if let Some(known) = known {
-            return Ok(count + known);
+        if let Some(&known) = self.image_sources.get(&base) {
+            return Ok(known);
         }
+        self.image_sources.insert(base.clone(), self.stages.len());
         self.stages.push(Stage {
             file: None,
             place: word.span,
@@ -431,6 +439,7 @@ impl<'a> Lowering<'a> {
     /// Asks for all images that are needed and not known yet, at once.
     fn find_images(&mut self) -> bool {
         let mut queries: Vec<ImageQuery> = Vec::new();
+        let mut numbers: HashMap<ImageQuery, usize> = HashMap::new();
         let mut asked: Vec<(usize, usize)> = Vec::new();
         for index in 0..self.stages.len() {
             let stage = &self.stages[index];
@@ -456,7 +465,7 @@ impl<'a> Lowering<'a> {
                 },
                 (None, Base::Image(name)) => {
                     if !is_valid(name) {
-                        let error = self.bad_reference(name, stage.place);
+                        let error = self.bad_reference(name, stage.image_place());
                         self.errors.push(error);
                         self.stages[index].found = Some(Found::Nothing);
                         continue;
@@ -470,7 +479,7 @@ impl<'a> Lowering<'a> {
                 continue;
             };
             let query = ImageQuery { reference, platform, origin };
-            let number = queries.iter().position(|q| *q == query).unwrap_or_else(|| {
+            let number = *numbers.entry(query.clone()).or_insert_with(|| {
                 queries.push(query);
                 queries.len() - 1
             });
@@ -489,7 +498,7 @@ impl<'a> Lowering<'a> {
                     Some(Ok(image)) => stage.found = Some(Found::Image(image.clone())),
                     Some(Err(reason)) => {
                         stage.found = Some(Found::Nothing);
-                        let place = stage.place;
+                        let place = stage.image_place();
                         let error = self.missing_image(&queries[number].reference, reason, place);
                         self.errors.push(error);
                     }
@@ -589,6 +598,11 @@ impl<'a> Lowering<'a> {
             self.root_vertex(&mut parent);
             let child = parent.child(base);
             self.stages[base].state = Some(parent);
+            let word = Word { text: String::new(), span: self.stages[index].place };
+            if let Err(error) = self.charge(child.copy_cost(), &word) {
+                self.errors.push(error);
+                return None;
+            }
             return Some(child);
         }
         let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());

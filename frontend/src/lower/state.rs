@@ -48,6 +48,10 @@ impl Env {
         self.list.iter().map(|(name, value)| format!("{name}={value}")).collect()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     /// What a list of it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -182,6 +186,16 @@ impl State {
 
     pub(super) fn config_mut(&mut self) -> &mut ImageConfig {
         Rc::make_mut(&mut self.config)
+    }
+
+    /// What copies of all that is shared take, in bytes: at most, for a stage may change none of it.
+    pub(super) fn copy_cost(&self) -> usize {
+        // a string of its own, its place in a table, and what the allocator adds
+        const ENTRY: usize = 120;
+        let run = &self.config.config;
+        let entries = run.labels.len() + run.exposed_ports.len() + run.volumes.len();
+        let envs = [&self.env, &self.image_env, &self.args];
+        envs.iter().map(|env| 2 * env.bytes() + ENTRY * env.len()).sum::<usize>() + ENTRY * entries
     }
 
     /// The working directory, absolute.

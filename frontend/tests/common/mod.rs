@@ -30,7 +30,8 @@ fn image(reference: &str) -> Result<ResolvedImage, ResolveError> {
         ImageConfig { os: "linux".into(), architecture: architecture.into(), ..ImageConfig::default() };
     config.rootfs.diff_ids = vec![Digest::of(name.as_bytes())];
     if name == "trigger" {
-        config.config.on_build = vec!["ENV a=${missing?must be set}".to_owned(), "COPPY x /".to_owned()];
+        config.config.on_build =
+            vec!["ENV a=\"${missing?must be set}\"".to_owned(), "EXPOSE none".to_owned()];
     }
     let reference = format!("docker.io/library/{reference}");
     Ok(ResolvedImage { reference, manifest: Digest::of(b"manifest"), config })
