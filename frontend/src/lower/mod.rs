@@ -56,7 +56,7 @@ pub fn lower(
 }
 
 /// What the environments and histories of all steps may take together, in bytes: every RUN holds the whole environment.
-const COPIED: usize = 512 << 20;
+const COPIED: usize = 128 << 20;
 /// Arguments that are never in the environment.
 const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
@@ -450,7 +450,7 @@ impl<'a> Lowering<'a> {
             Root::Empty => None,
             Root::Step(vertex) => Some(vertex),
             Root::Context(context) => {
-                let (vertex, text) = self.context_as_root(context, &state.platform);
+                let (vertex, text) = self.context_as_root(context);
                 state.root = Root::Step(vertex);
                 // nothing of this stage came before
                 let entry = self.history_entry(text, false);

@@ -90,7 +90,7 @@ impl Lowering<'_> {
     }
 
     /// A named context's files as a layer, and what the history says about it.
-    pub(super) fn context_as_root(&mut self, context: usize, _platform: &Platform) -> (VertexId, String) {
+    pub(super) fn context_as_root(&mut self, context: usize) -> (VertexId, String) {
         let name = self.options.contexts[context].0.clone();
         let text = format!("COPY --from={name} / / # buildkit");
         match self.context_files(context) {
