@@ -165,9 +165,15 @@ impl Socket {
                 };
                 let size = word(0) as usize;
                 let kind = u16::from_ne_bytes([head[4], head[5]]);
-                if kind == ERROR && (word(8) == sequence || word(8) == 0) {
+                if kind == ERROR {
                     let error = word(16) as i32;
-                    return if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-error)) };
+                    // A refusal may carry the number of another message: that of the batch as a whole.
+                    if error != 0 {
+                        return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
+                    }
+                    if word(8) == sequence {
+                        return Ok(());
+                    }
                 }
                 let next = size.max(16).next_multiple_of(4);
                 rest = rest.get(next..).unwrap_or_default();

@@ -87,6 +87,11 @@ fn environment(given: &[String], home: &str) -> Vec<String> {
     result
 }
 
+/// A user namespace with one mapped id has no say over groups (user_namespaces(7)).
+fn may_set_groups() -> bool {
+    !std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
+}
+
 /// Where a program may lie. A name with a slash is a path; others are looked for in `PATH`, as execvp(3) does.
 fn candidates(program: &str, environment: &[String]) -> Vec<String> {
     if program.contains('/') {
@@ -279,7 +284,7 @@ impl Inside<'_> {
             umask: policy::UMASK,
             uid: command.user.uid,
             gid: command.user.gid,
-            groups: &groups,
+            groups: may_set_groups().then_some(&groups),
             capabilities: policy::capabilities(command.security),
             filter,
         };
@@ -359,7 +364,7 @@ impl Running {
             .map_err(|error| SandboxError::setup("remove mount points", error))?;
         let mut exit = Exit { notes: self.notes, ..Exit::default() };
         match outcome {
-            Outcome::Ended { end, cpu_time, peak_memory } => {
+            Outcome::Ended { end, cpu_time } => {
                 match end {
                     End::Exited(code) => exit.code = code,
                     End::Killed(signal) => {
@@ -368,7 +373,7 @@ impl Running {
                     }
                 }
                 exit.out_of_memory = self.group.out_of_memory().filter(|_| !exit.success());
-                exit.peak_memory = self.group.peak_memory().or(Some(peak_memory));
+                exit.peak_memory = self.group.peak_memory();
                 exit.cpu_time = self.group.cpu_time().or(Some(Duration::from_micros(cpu_time)));
                 Ok(exit)
             }

@@ -28,7 +28,7 @@ const TABLE: [(&str, Resource, u32, u64, u64); 15] = [
 
 /// The number, soft and hard value of every limit: the defaults, changed as `wanted` says (name, soft, hard).
 ///
-/// Raising a hard limit above our own needs CAP_SYS_RESOURCE. Without it a default ends at our own, and a wanted one is
+/// Raising a hard limit above our own needs CAP_SYS_RESOURCE on the host. Without it a default ends at our own, and a wanted one is
 /// an error.
 pub(super) fn resolve(wanted: &[(String, u64, u64)]) -> Result<Vec<(u32, u64, u64)>, SandboxError> {
     for (name, soft, hard) in wanted {
@@ -41,8 +41,10 @@ pub(super) fn resolve(wanted: &[(String, u64, u64)]) -> Result<Vec<(u32, u64, u6
             )));
         }
     }
-    let may_raise = rustix::thread::capabilities(None)
-        .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
+    // The capability counts only where no user namespace has changed its meaning.
+    let may_raise = !crate::overlay::in_user_namespace()
+        && rustix::thread::capabilities(None)
+            .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
     let mut limits = Vec::with_capacity(TABLE.len() + 1);
     let wanted_of = |name: &str| wanted.iter().rfind(|row| row.0 == name).map(|row| (row.1, row.2));
     for (name, resource, number, soft, hard) in TABLE {

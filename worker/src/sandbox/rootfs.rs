@@ -311,7 +311,22 @@ fn system(
     if request.security == Security::Sandbox {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
-    let mount = filesystem("sysfs", &[], attributes)?;
+    let mount = match filesystem("sysfs", &[], attributes) {
+        // In a user namespace with the host's network: only the owner of a network may show it. What the host shows then
+        // is what there is, read-only.
+        Err(SandboxError::Setup { source, .. })
+            if source.raw_os_error() == Some(Errno::PERM.raw_os_error()) =>
+        {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_RECURSIVE;
+            let host = open_tree(CWD, "/sys", flags).map_err(failed("clone the host's /sys"))?;
+            set_attributes(host.as_fd(), Attributes::READ_ONLY, true)
+                .map_err(|error| SandboxError::setup("make /sys read-only", error))?;
+            host
+        }
+        other => other?,
+    };
     attach(mount.as_fd(), sys).map_err(failed("mount /sys"))?;
     for path in policy::sys_masked(request.security) {
         let target = match open_path(mount.as_fd(), path) {

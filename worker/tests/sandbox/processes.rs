@@ -109,9 +109,8 @@ fn a_command_that_closes_its_outputs_is_waited_for() {
 }
 
 #[test]
-fn figures_are_those_of_all_processes() {
+fn time_is_that_of_all_processes() {
     let root = Root::new();
     let ran = ran(root.shell("(i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done) & wait"));
     assert!(ran.exit.cpu_time.is_some_and(|time| time > Duration::from_millis(1)), "{ran:?}");
-    assert!(ran.exit.peak_memory.is_some_and(|bytes| bytes > 100_000), "{ran:?}");
 }

@@ -157,7 +157,9 @@ fn credentials(plan: &Plan<'_>) -> std::result::Result<(), (Stage, i32)> {
     if keep {
         raw::prctl(libc::PR_SET_KEEPCAPS, 1).map_err(capabilities)?;
     }
-    raw::set_groups(plan.groups).map_err(|error| (Stage::Credentials, error))?;
+    if let Some(groups) = plan.groups {
+        raw::set_groups(groups).map_err(|error| (Stage::Credentials, error))?;
+    }
     raw::set_ids(plan.uid, plan.gid).map_err(|error| (Stage::Credentials, error))?;
     // Never more than we have: in a user namespace or a container that is less than asked for.
     let have = raw::permitted_capabilities().map_err(capabilities)?;

@@ -104,8 +104,8 @@ pub struct Plan<'a> {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups.
-    pub groups: &'a [u32],
+    /// Supplementary groups; `None`: as they are, because the user namespace forbids to set them.
+    pub groups: Option<&'a [u32]>,
     /// Capabilities.
     pub capabilities: Capabilities,
     /// The system call filter.
@@ -195,8 +195,6 @@ struct Message {
     reserved: u32,
     /// Microseconds of user and system time.
     cpu_time: u64,
-    /// Bytes, of the largest process.
-    peak_memory: u64,
 }
 
 const MESSAGE_FAILED: u32 = 1;
@@ -220,8 +218,6 @@ pub enum Outcome {
         end: End,
         /// User and system time of pid 1 and the processes that it waited for, in microseconds.
         cpu_time: u64,
-        /// The largest resident size of one of these processes, in bytes.
-        peak_memory: u64,
     },
     /// It could not be started.
     Failed {
@@ -275,11 +271,7 @@ impl Child {
                     } else {
                         End::Killed(message.value)
                     };
-                    ended = Some(Outcome::Ended {
-                        end,
-                        cpu_time: message.cpu_time,
-                        peak_memory: message.peak_memory,
-                    });
+                    ended = Some(Outcome::Ended { end, cpu_time: message.cpu_time });
                 }
                 _ => {}
             }

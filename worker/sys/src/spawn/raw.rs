@@ -418,7 +418,6 @@ pub(super) struct Wait {
     pub(super) code: i32,
     pub(super) status: i32,
     pub(super) cpu_time: u64,
-    pub(super) peak_memory: u64,
 }
 
 /// Waits for a child, also for one that sends no signal when it ends.
@@ -450,7 +449,6 @@ pub(super) fn wait_for(pidfd: RawFd) -> Option<Wait> {
         // SAFETY: `waitid` fills this field for all that it reports.
         status: unsafe { info.si_status() },
         cpu_time: micros(usage.ru_utime).wrapping_add(micros(usage.ru_stime)),
-        peak_memory: (usage.ru_maxrss as u64).wrapping_mul(1024),
     })
 }
 

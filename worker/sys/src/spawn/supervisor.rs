@@ -99,7 +99,6 @@ fn supervise(plan: &Plan<'_>, life: RawFd, status: RawFd) -> ! {
             value: end.status,
             reserved: 0,
             cpu_time: end.cpu_time,
-            peak_memory: end.peak_memory,
         };
         raw::send(status, &message);
     }
