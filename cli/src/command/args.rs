@@ -27,15 +27,8 @@ pub(crate) struct Cli {
 /// Flags of every subcommand.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The store's directory [default: /var/lib/bricklayer as root, otherwise $XDG_DATA_HOME/bricklayer]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "BRICKLAYER_ROOT",
-        hide_env_values = true,
-        help_heading = "Global options"
-    )]
+    /// The store's directory [default: /var/lib/bricklayer as root, otherwise $XDG_DATA_HOME/bricklayer] [env: BRICKLAYER_ROOT]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) root: Option<PathBuf>,
     /// A registry (host[:port]) that speaks HTTP, or HTTPS with a certificate that is not checked
     #[arg(long, global = true, value_name = "HOST", help_heading = "Global options")]
@@ -65,6 +58,10 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Write images of the store to an archive
     Save(SaveArgs),
+    /// Show what takes up room in the store
+    Du(DuArgs),
+    /// Remove what nothing needs from the store
+    Prune(PruneArgs),
 }
 
 /// `bricklayer build`
@@ -90,7 +87,7 @@ pub(crate) struct BuildArgs {
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,
     /// What to build for, such as linux/arm64
-    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
+    #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
     /// Another context: a directory, docker-image://REF, oci-layout://DIR[:TAG], or a URL
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
@@ -120,14 +117,8 @@ pub(crate) struct BuildArgs {
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// How the build is shown
-    #[arg(
-        long,
-        value_name = "DISPLAY",
-        env = "BUILDKIT_PROGRESS",
-        hide_env_values = true,
-        help_heading = "Output"
-    )]
+    /// How the build is shown [env: BUILDKIT_PROGRESS]
+    #[arg(long, value_name = "DISPLAY", help_heading = "Output")]
     pub(crate) progress: Option<Progress>,
     /// Show nothing, print the image ID at the end: --progress=quiet
     #[arg(short, long, help_heading = "Output")]
@@ -204,7 +195,7 @@ pub(crate) struct BuildArgs {
     /// Only check the Dockerfile: --call=check
     #[arg(long, help_heading = "Instead of building")]
     pub(crate) check: bool,
-    /// build, check, outline or targets
+    /// build, check, outline or targets; with ,format=json for programs
     #[arg(long, value_name = "METHOD", help_heading = "Instead of building")]
     pub(crate) call: Option<String>,
 
@@ -320,7 +311,7 @@ pub(crate) struct PullArgs {
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
     /// The platform, where the image is for several
-    #[arg(long, value_name = "PLATFORM", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
+    #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<String>,
     #[command(flatten)]
     pub(crate) display: DisplayArgs,
@@ -360,6 +351,36 @@ pub(crate) struct SaveArgs {
     pub(crate) format: Archive,
 }
 
+/// `bricklayer du`
+#[derive(Debug, Args)]
+pub(crate) struct DuArgs {
+    /// Every layer, blob and cache mount, not only sums
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// The form of the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// `bricklayer prune`
+///
+/// What an image with a name needs, or what a running build uses, is never removed.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// The cache as well, not only what no cache record leads to
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Until the store takes no more than this, such as 10g; the least recently used goes first
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_used_space: Option<String>,
+    /// Only what was not used for so long, such as 24h or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) older_than: Option<String>,
+    /// Only say what would go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 /// Forms of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Archive {
@@ -373,8 +394,8 @@ pub(crate) enum Archive {
 /// How work on images is shown.
 #[derive(Debug, Args)]
 pub(crate) struct DisplayArgs {
-    /// How the work is shown
-    #[arg(long, value_name = "DISPLAY", env = "BUILDKIT_PROGRESS", hide_env_values = true)]
+    /// How the work is shown [env: BUILDKIT_PROGRESS]
+    #[arg(long, value_name = "DISPLAY")]
     pub(crate) progress: Option<Progress>,
     /// Show nothing but results
     #[arg(short, long)]

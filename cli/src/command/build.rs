@@ -3,17 +3,17 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use bricklayer::event::Reporter;
-use bricklayer::{BuildResult, Builder, Call};
+use bricklayer::{BuildResult, Builder};
 use serde_json::json;
 
 use super::args::{BuildArgs, Global};
+use super::call::Call;
 use super::display::{Display, Progress};
 use super::environment::Environment;
 use super::errors::Failure;
 use super::flags::{Asked, request};
 use super::usage::Usage;
-use super::{builder_options, cancel_on_interrupt, print, renderer, say};
+use super::{builder_options, cancel_on_interrupt, print, progress, renderer, say};
 
 /// Builds.
 pub(crate) async fn build(
@@ -21,25 +21,14 @@ pub(crate) async fn build(
     global: &Global,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    let call = call(args)?;
+    let call = Call::of(args)?;
     let Asked { request, insecure, stdout_taken } = request(args, environment)?;
-    let progress = match (args.quiet, args.progress) {
-        (true, None | Some(Progress::Auto | Progress::Quiet)) => Progress::Quiet,
-        (true, Some(_)) => return Err(Usage::new("-q and --progress exclude each other").into()),
-        (false, progress) => progress.unwrap_or_default(),
-    };
+    let progress = progress(args.progress, args.quiet, environment)?;
     let mut options = builder_options(global, environment)?;
     options.insecure_registries.extend(insecure);
     let builder = Builder::open(options)?;
-    if let Some((call, json, strict)) = call {
-        let answer = builder.call(request, call, Reporter::silent()).await?;
-        let text = match (json, environment.stdout_colours()) {
-            (true, _) => &answer.json,
-            (false, true) => &answer.coloured,
-            (false, false) => &answer.text,
-        };
-        print(&format!("{}\n", text.trim_end()))?;
-        return if answer.fine || !strict { Ok(()) } else { Err(Failure::Findings) };
+    if let Some(call) = call {
+        return call.answer(&builder, request, environment).await;
     }
     let display = Display::start(renderer(progress, environment));
     let cancel = cancel_on_interrupt();
@@ -71,41 +60,6 @@ pub(crate) async fn build(
         print(&format!("{id}\n"))?;
     }
     Ok(())
-}
-
-/// `--call` and `--check`: the method, whether its answer is wanted as JSON, and whether what it finds fails the command.
-fn call(args: &BuildArgs) -> Result<Option<(Call, bool, bool)>, Usage> {
-    let words = match (&args.call, args.check) {
-        (Some(words), false) => words.as_str(),
-        (None, true) => "check",
-        (Some(_), true) => return Err(Usage::new("--check and --call exclude each other")),
-        (None, false) => return Ok(None),
-    };
-    let mut words = words.split(',');
-    let call = match words.next().unwrap_or_default() {
-        "build" => None,
-        "check" | "lint" => Some(Call::Check),
-        "outline" => Some(Call::Outline),
-        "targets" => Some(Call::Targets),
-        other => {
-            return Err(Usage::new(format!("--call `{other}` is no method"))
-                .suggest(other, &["build", "check", "outline", "targets"]));
-        }
-    };
-    let (mut json, mut strict) = (false, true);
-    for option in words {
-        match option.split_once('=').unwrap_or((option, "true")) {
-            ("format", "json") => json = true,
-            ("format", "text") => json = false,
-            ("ignorestatus", "true") => strict = false,
-            ("ignorestatus", "false") => strict = true,
-            _ => {
-                return Err(Usage::new(format!("--call: `{option}` is no option"))
-                    .hint("there are format=json|text and ignorestatus=true|false"));
-            }
-        }
-    }
-    Ok(call.map(|call| (call, json, strict)))
 }
 
 /// The keys of buildx's metadata file.

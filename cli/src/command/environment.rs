@@ -54,6 +54,14 @@ impl Environment {
         self.directory.join(typed)
     }
 
+    /// A path as people should see it: below the current directory without that directory.
+    pub(crate) fn shown(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.directory) {
+            Ok(below) if below != Path::new("") => below.to_owned(),
+            _ => path.to_owned(),
+        }
+    }
+
     /// Standard input.
     pub(crate) fn stdin(&self) -> Reader {
         Reader(self.stdin.clone())

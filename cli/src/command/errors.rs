@@ -6,7 +6,14 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use bricklayer::Error;
+use bricklayer::cache::StoreError;
+use bricklayer::cache::layer::LayerError;
+use bricklayer::cache::registry::RegistryError;
 use bricklayer_solver::graph::Location;
+use bricklayer_solver::worker::StepError;
+use bricklayer_worker::files::FilesError;
+use bricklayer_worker::overlay::OverlayError;
+use bricklayer_worker::sandbox::SandboxError;
 
 use super::display::{one_line, sanitise};
 use super::usage::Usage;
@@ -17,7 +24,7 @@ const AROUND: u32 = 2;
 const LONGEST_EXCERPT: usize = 16;
 
 /// Lines of what a failed command wrote last that are shown.
-const TAIL: usize = 40;
+const TAIL: usize = 20;
 
 /// Why the command did not do what was asked.
 #[derive(Debug)]
@@ -57,7 +64,7 @@ impl Failure {
             Self::Usage(_) => 2,
             // as a shell reports a program that SIGINT ended
             Self::Library(error) if matches!(**error, Error::Cancelled) => 130,
-            Self::Library(..) | Self::Findings | Self::Around(_) => 1,
+            Self::Library(..) | Self::Around(_) | Self::Findings => 1,
         })
     }
 
@@ -67,14 +74,17 @@ impl Failure {
         match self {
             Self::Usage(usage) => {
                 report.chain(usage);
-                report.hint(usage.hint_text());
+                report.hints(usage);
             }
             Self::Library(error) => {
                 report.library(error);
-                report.hint(error.hint());
+                report.hints(error.as_ref());
+            }
+            Self::Around(error) => {
+                report.chain(error.as_ref());
+                report.hints(error.as_ref());
             }
             Self::Findings => {}
-            Self::Around(error) => report.chain(error.as_ref()),
         }
         report.text
     }
@@ -96,7 +106,7 @@ impl Report {
                 }
             }
             Error::Step { step, location, text, log, source } => {
-                self.error(&format!("{} failed", one_line(step)));
+                self.error(&format!("{} failed", shortened(&one_line(step))));
                 self.causes(Some(source));
                 if let Some(location) = location {
                     self.excerpt(location, text);
@@ -137,10 +147,19 @@ impl Report {
         }
     }
 
-    fn hint(&mut self, hint: Option<&str>) {
-        if let Some(hint) = hint {
-            let word = self.style("hint:", "1;36");
-            let _ = writeln!(self.text, "{word} {}", printable(hint));
+    /// What the errors of the chain say could be done, each thing once.
+    fn hints(&mut self, error: &(dyn StdError + 'static)) {
+        let mut told: Vec<String> = Vec::new();
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(hint) = hint_of(error)
+                && !told.contains(&hint)
+            {
+                let word = self.style("hint:", "1;36");
+                let _ = writeln!(self.text, "{word} {}", printable(&hint));
+                told.push(hint);
+            }
+            next = error.source();
         }
     }
 
@@ -176,6 +195,41 @@ impl Report {
     }
 }
 
+/// The beginning of a name: all of it stands in the lines of the Dockerfile below.
+fn shortened(name: &str) -> String {
+    const LONGEST: usize = 80;
+    match name.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &name[..at]),
+        None => name.to_owned(),
+    }
+}
+
+/// What an error says could be done about it. Each kind has a method of its own for that; the chain has only lost its type.
+fn hint_of(error: &(dyn StdError + 'static)) -> Option<String> {
+    fn of<E: StdError + 'static>(
+        error: &(dyn StdError + 'static),
+        hint: fn(&E) -> Option<String>,
+    ) -> Option<String> {
+        // a `#[source] Box<E>` stands in the chain as the box
+        error.downcast_ref::<E>().or_else(|| error.downcast_ref::<Box<E>>().map(AsRef::as_ref)).and_then(hint)
+    }
+    fn of_step(error: &StepError) -> Option<String> {
+        match error {
+            StepError::Failed { hint, .. } => hint.clone(),
+            _ => None,
+        }
+    }
+    of::<Usage>(error, |e| e.hint_text().map(str::to_owned))
+        .or_else(|| of::<Error>(error, |e| e.hint().map(str::to_owned)))
+        .or_else(|| of::<StepError>(error, of_step))
+        .or_else(|| of::<StoreError>(error, |e| e.hint().map(str::to_owned)))
+        .or_else(|| of::<LayerError>(error, |e| e.hint().map(str::to_owned)))
+        .or_else(|| of::<RegistryError>(error, RegistryError::hint))
+        .or_else(|| of::<SandboxError>(error, SandboxError::hint))
+        .or_else(|| of::<OverlayError>(error, OverlayError::hint))
+        .or_else(|| of::<FilesError>(error, |e| e.hint().map(str::to_owned)))
+}
+
 /// Without what a terminal would obey; further lines are indented.
 fn printable(message: &str) -> String {
     message.lines().map(|line| sanitise(line.as_bytes(), false)).collect::<Vec<_>>().join("\n    ")
@@ -184,8 +238,6 @@ fn printable(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use bricklayer_solver::worker::StepError;
 
     use super::*;
 

@@ -72,7 +72,7 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
         target: args.target.clone().filter(|target| !target.is_empty()),
         build_args,
         labels: args.labels.iter().map(|text| label(text)).collect::<Result<_, _>>()?,
-        platform: platform(args.platform.as_deref())?,
+        platform: platform(default_platform(args.platform.as_deref(), environment))?,
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         pull: pull(args.pull.as_deref())?,
@@ -195,7 +195,7 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<(Context, Dock
                     return Err(Usage::new(format!("-f `{path}` is a directory"))
                         .hint(format!("such as -f {}", Path::new(path).join("Dockerfile").display())));
                 }
-                Ok(_) => DockerfileSource::File(found),
+                Ok(_) => DockerfileSource::File(environment.shown(&found)),
                 Err(error) => {
                     let usage = Usage::new(format!("cannot read the Dockerfile `{path}`")).because(error);
                     return Err(match directory.join(path).is_file() {
@@ -208,7 +208,7 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<(Context, Dock
                 }
             }
         }
-        None => DockerfileSource::File(default_dockerfile(&directory, &args.context)?),
+        None => DockerfileSource::File(environment.shown(&default_dockerfile(&directory, &args.context)?)),
     };
     Ok((Context::Directory(directory), dockerfile))
 }
@@ -421,6 +421,11 @@ fn label(text: &str) -> Result<(String, String), Usage> {
         None if !text.trim().is_empty() => Ok((text.to_owned(), String::new())),
         _ => Err(Usage::new(format!("--label `{text}` has no name"))),
     }
+}
+
+/// The platform as typed, or that of the environment.
+pub(crate) fn default_platform<'a>(typed: Option<&'a str>, environment: &'a Environment) -> Option<&'a str> {
+    typed.or_else(|| environment.setting("DOCKER_DEFAULT_PLATFORM"))
 }
 
 /// One platform.

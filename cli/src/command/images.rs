@@ -12,21 +12,21 @@ use super::args::{
     Archive, DisplayArgs, Format, Global, HistoryArgs, ImagesArgs, InspectArgs, LoadArgs, PullArgs, PushArgs,
     RmiArgs, SaveArgs, TagArgs,
 };
-use super::display::{Display, Progress, bytes, one_line};
+use super::display::{Display, bytes, one_line};
 use super::environment::Environment;
 use super::errors::Failure;
-use super::flags::platform;
+use super::flags::{default_platform, platform};
 use super::table::{Table, age};
 use super::usage::Usage;
-use super::{builder_options, print, renderer};
+use super::{builder_options, print, progress, renderer};
 
-fn open(global: &Global, environment: &Environment) -> Result<Builder, Failure> {
+pub(crate) fn open(global: &Global, environment: &Environment) -> Result<Builder, Failure> {
     Ok(Builder::open(builder_options(global, environment)?)?)
 }
 
-fn start(args: &DisplayArgs, environment: &Environment) -> Display {
-    let progress = if args.quiet { Progress::Quiet } else { args.progress.unwrap_or_default() };
-    Display::start(renderer(progress, environment))
+fn start(args: &DisplayArgs, environment: &Environment) -> Result<Display, Usage> {
+    let progress = progress(args.progress, args.quiet, environment)?;
+    Ok(Display::start(renderer(progress, environment)))
 }
 
 /// `bricklayer images`
@@ -237,10 +237,10 @@ pub(crate) async fn rmi(args: &RmiArgs, global: &Global, environment: &Environme
 
 /// `bricklayer pull`
 pub(crate) async fn pull(args: &PullArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
-    let platform = platform(args.platform.as_deref())?;
+    let platform = platform(default_platform(args.platform.as_deref(), environment))?;
     let builder = open(global, environment)?;
     for name in &args.names {
-        let display = start(&args.display, environment);
+        let display = start(&args.display, environment)?;
         let pulled = builder.pull(name, platform.clone(), display.reporter()).await;
         display.finish();
         let image = pulled?;
@@ -253,7 +253,7 @@ pub(crate) async fn pull(args: &PullArgs, global: &Global, environment: &Environ
 pub(crate) async fn push(args: &PushArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
     let builder = open(global, environment)?;
     for name in &args.names {
-        let display = start(&args.display, environment);
+        let display = start(&args.display, environment)?;
         let pushed = builder.push(name, display.reporter()).await;
         display.finish();
         print(&format!("{}@{}\n", one_line(name), pushed?.digest))?;
@@ -270,7 +270,7 @@ pub(crate) async fn load(args: &LoadArgs, global: &Global, environment: &Environ
         })?),
     };
     let builder = open(global, environment)?;
-    let display = start(&args.display, environment);
+    let display = start(&args.display, environment)?;
     let loaded = match file {
         None => builder.load(std::io::stdin(), display.reporter()).await,
         Some(file) => builder.load(file, display.reporter()).await,

@@ -2,13 +2,14 @@
 //!
 //! - [`args`]: what can be typed; [`flags`], [`output`], [`values`], [`csv`]: what it means
 //! - [`environment`]: variables, the current directory, the standard streams
-//! - [`build`], [`images`]: the subcommands
+//! - [`build`], [`call`], [`images`], [`room`]: the subcommands
 //! - [`display`]: a build as it runs; [`errors`]: why it failed; [`table`]: lists
 //!
 //! Talk goes to standard error, data to standard output. Exit code 1 is a failure, 2 wrong usage, 130 Ctrl-C.
 
 mod args;
 mod build;
+mod call;
 mod csv;
 mod display;
 mod environment;
@@ -16,6 +17,7 @@ mod errors;
 mod flags;
 mod images;
 mod output;
+mod room;
 mod table;
 mod usage;
 mod values;
@@ -78,6 +80,8 @@ async fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Command::Push(args) => images::push(args, global, environment).await,
         Command::Load(args) => images::load(args, global, environment).await,
         Command::Save(args) => images::save(args, global, environment).await,
+        Command::Du(args) => room::du(args, global, environment),
+        Command::Prune(args) => room::prune(args, global, environment),
     }
 }
 
@@ -85,7 +89,10 @@ fn builder_options(global: &Global, environment: &Environment) -> Result<Builder
     let root = match &global.root {
         Some(root) if root.as_os_str().is_empty() => return Err(Usage::new("--root is empty")),
         Some(root) => environment.path(root),
-        None => environment.default_root()?,
+        None => match environment.setting("BRICKLAYER_ROOT") {
+            Some(root) => environment.path(root),
+            None => environment.default_root()?,
+        },
     };
     Ok(BuilderOptions {
         root,
@@ -93,6 +100,22 @@ fn builder_options(global: &Global, environment: &Environment) -> Result<Builder
         insecure_registries: global.insecure_registry.clone(),
         proxy: environment.proxies(),
     })
+}
+
+/// The display that was asked for, by flags or by BUILDKIT_PROGRESS.
+fn progress(typed: Option<Progress>, quiet: bool, environment: &Environment) -> Result<Progress, Usage> {
+    match (quiet, typed) {
+        (true, None | Some(Progress::Auto | Progress::Quiet)) => Ok(Progress::Quiet),
+        (true, Some(_)) => Err(Usage::new("-q and --progress exclude each other")),
+        (false, Some(typed)) => Ok(typed),
+        (false, None) => match environment.setting("BUILDKIT_PROGRESS") {
+            None => Ok(Progress::Auto),
+            Some(name) => clap::ValueEnum::from_str(name, true).map_err(|_| {
+                Usage::new(format!("BUILDKIT_PROGRESS: there is no display `{name}`"))
+                    .suggest(name, &["auto", "tty", "plain", "quiet", "none", "rawjson"])
+            }),
+        },
+    }
 }
 
 /// What draws, on standard error.

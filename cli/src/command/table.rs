@@ -47,8 +47,17 @@ pub(crate) fn age(created: Option<&str>, now: SystemTime) -> String {
     let Some(created) = created.and_then(|text| text.parse::<jiff::Timestamp>().ok()) else {
         return "-".to_owned();
     };
+    since(created, now)
+}
+
+/// The same for a time.
+pub(crate) fn age_of(time: SystemTime, now: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or("-".to_owned(), |time| since(time, now))
+}
+
+fn since(time: jiff::Timestamp, now: SystemTime) -> String {
     let now = jiff::Timestamp::try_from(now).unwrap_or_default().as_second();
-    let seconds = now.saturating_sub(created.as_second());
+    let seconds = now.saturating_sub(time.as_second());
     if seconds < 0 {
         return "in the future".to_owned();
     }

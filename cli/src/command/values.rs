@@ -1,6 +1,7 @@
 //! Values of single flags: sizes, limits, hosts, names with values.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::usage::Usage;
 
@@ -122,6 +123,32 @@ pub(crate) fn cpus(text: &str) -> Result<(u64, u64), Usage> {
     Ok(((number * PERIOD as f64).round() as u64, PERIOD))
 }
 
+/// A time: numbers with `s`, `m`, `h`, `d` or `w`, one after the other, such as `1h30m`.
+pub(crate) fn duration(flag: &str, text: &str) -> Result<Duration, Usage> {
+    let wrong = || Usage::new(format!("{flag} `{text}` is not a time")).hint("such as 24h, 7d or 1h30m");
+    let mut rest = text.trim();
+    let mut seconds: u64 = 0;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let mut unit = rest[digits..].chars();
+        let factor = match unit.next() {
+            Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 86_400,
+            Some('w') => 7 * 86_400,
+            _ => return Err(wrong()),
+        };
+        seconds = number.checked_mul(factor).and_then(|n| seconds.checked_add(n)).ok_or_else(wrong)?;
+        rest = unit.as_str();
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +225,25 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(cpus(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        let cases = [
+            ("24h", Some(86_400)),
+            ("7d", Some(7 * 86_400)),
+            ("1h30m", Some(5400)),
+            ("0s", Some(0)),
+            ("", None),
+            ("5", None),
+            ("h", None),
+            ("5x", None),
+            ("99999999999999999999s", None),
+            ("9999999999999999999w", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(duration("--older-than", text).ok().map(|d| d.as_secs()), expected, "{text}");
         }
     }
 }
