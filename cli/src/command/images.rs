@@ -38,9 +38,10 @@ pub(crate) async fn images(
     let mut images = open(global, environment)?.images().await?;
     images.sort_by(|a, b| a.names.cmp(&b.names));
     if !args.names.is_empty() {
-        images.retain(|image| {
-            image.names.iter().any(|name| args.names.iter().any(|pattern| fits(pattern, name)))
-        });
+        for image in &mut images {
+            image.names.retain(|name| args.names.iter().any(|pattern| fits(pattern, name)));
+        }
+        images.retain(|image| !image.names.is_empty());
     }
     let id = |image: &ImageDetails| match args.no_trunc {
         true => image.config_digest.to_string(),
