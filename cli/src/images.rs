@@ -292,7 +292,9 @@ impl Builder {
                 n => return Err(Error::new(format!("`{name}` is the beginning of {n} image IDs"))),
             }
         }
-        let names: Vec<String> = self.all()?.into_iter().map(|image| image.name).collect();
+        let familiar =
+            |name: &str| name.parse::<Reference>().map_or_else(|_| name.to_owned(), |r| r.familiar());
+        let names: Vec<String> = self.all()?.iter().map(|image| familiar(&image.name)).collect();
         let error = Error::new(format!("no image `{name}` in the store"));
         let near = bricklayer_frontend::nearest(name, names.iter().map(String::as_str));
         Err(match near {

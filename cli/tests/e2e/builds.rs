@@ -1,0 +1,156 @@
+//! What a build does, and does not do again.
+
+use std::fs;
+
+use crate::support::Bench;
+
+#[test]
+fn a_second_build_runs_nothing_and_makes_the_same_image() {
+    let bench = Bench::new();
+    let files = [
+        (
+            "Dockerfile",
+            "FROM base AS one\nRUN echo made > /made\nCOPY a.txt /a/\nFROM base\nCOPY --from=one /made /\nENV A=b\n",
+        ),
+        ("a.txt", "a\n"),
+    ];
+    let context = bench.context("context", &files);
+    let context = context.to_str().unwrap();
+    let id = |name: &str| fs::read_to_string(bench.path(name)).unwrap();
+    let first = bench.build(&["-t", "app", "--iidfile", "first", context]).fine();
+    assert!(first.text.contains("not cached: never built"), "{}", first.text);
+    let second = bench.build(&["-t", "app", "--iidfile", "second", context]).fine();
+    let (steps, cached) = second.steps();
+    // the context is looked at each time
+    assert_eq!(steps - cached, usize::from(second.text.contains("load build context")), "{}", second.text);
+    assert!(!second.text.contains("not cached"), "{}", second.text);
+    assert_eq!(id("first"), id("second"));
+}
+
+#[test]
+fn only_what_changed_runs_again_and_people_see_why() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base\nRUN echo first\nCOPY src /src\nRUN cat /src/b\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile), ("src/a", "1"), ("src/b", "2")]);
+    let context = context.to_str().unwrap();
+    bench.build(&[context]).fine();
+    fs::write(bench.path("context/src/b"), "three").unwrap();
+    let again = bench.build(&[context]).fine().text;
+    assert!(again.contains("changed: src/b"), "{again}");
+    assert!(again.contains("three"), "{again}");
+    assert_eq!(again.matches("not cached").count(), 2, "{again}");
+}
+
+#[test]
+fn a_step_that_ran_again_with_the_same_result_lets_the_next_one_hit() {
+    let bench = Bench::new();
+    let dockerfile =
+        "FROM base\nRUN --mount=source=n,target=/n wc -l < /n > /count\nRUN cat /count > /copy\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile), ("n", "one line\n")]);
+    let context = context.to_str().unwrap();
+    bench.build(&[context]).fine();
+    fs::write(bench.path("context/n"), "another line\n").unwrap();
+    let again = bench.build(&[context]).fine().text;
+    assert!(again.contains("changed: n"), "{again}");
+    // the first RUN ran, the second did not
+    assert_eq!(again.matches("not cached").count(), 1, "{again}");
+}
+
+#[test]
+fn stages_that_the_target_does_not_need_are_not_built() {
+    let bench = Bench::new();
+    let dockerfile = "FROM registry.invalid/nothing AS unused\nRUN false\nFROM base AS used\nRUN echo used\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    let text = bench.build(&[context.to_str().unwrap()]).fine().text;
+    assert!(text.contains("RUN echo used") && !text.contains("registry.invalid"), "{text}");
+}
+
+#[test]
+fn independent_steps_run_at_the_same_time() {
+    let bench = Bench::new();
+    // each of the two waits for the other: one after the other would wait until the timeout
+    let meet = |own: &str, other: &str| {
+        format!(
+            "RUN --mount=type=cache,target=/meet touch /meet/{own}; \
+             n=0; until [ -e /meet/{other} ]; do sleep 0.05; n=$((n+1)); [ $n -lt 600 ] || exit 1; done; echo met > /{own}\n"
+        )
+    };
+    let dockerfile = format!(
+        "FROM base AS a\n{}FROM base AS b\n{}FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
+        meet("a", "b"),
+        meet("b", "a")
+    );
+    let context = bench.context("context", &[("Dockerfile", &dockerfile)]);
+    bench.build(&["--jobs", "2", context.to_str().unwrap()]).fine();
+}
+
+#[test]
+fn a_failing_run_shows_the_lines_the_command_and_its_output() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base\nRUN echo the reason >&2 && \\\n    exit 7\nRUN echo never\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    let failed = bench.build(&[context.to_str().unwrap()]);
+    assert_eq!(failed.code, Some(1), "{}", failed.text);
+    let report = &failed.text[failed.text.find("error: ").expect("a report")..];
+    insta::assert_snapshot!(report.trim_end(), @r"
+    error: [2/3] RUN echo the reason >&2 &&     exit 7 failed
+      caused by: process `echo the reason >&2 &&     exit 7` did not complete successfully: exit code: 7
+     --> context/Dockerfile:2-3
+    1 |     FROM base
+    2 | >>> RUN echo the reason >&2 && \
+    3 | >>>     exit 7
+    4 |     RUN echo never
+    what it wrote last:
+      the reason
+    ");
+}
+
+#[test]
+fn files_and_archives_are_written_where_they_are_wanted() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base AS build\nRUN echo hi > /hi && ln -s hi /link\nFROM scratch\nCOPY --from=build /hi /link /out/\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    let context = context.to_str().unwrap();
+    bench
+        .build(&[
+            "-o",
+            "type=local,dest=local",
+            "-o",
+            "type=tar,dest=root.tar",
+            "-o",
+            "type=oci,dest=oci.tar",
+            context,
+        ])
+        .fine();
+    assert_eq!(fs::read_to_string(bench.path("local/out/hi")).unwrap(), "hi\n");
+    let tar = crate::support::tool("tar", &["-tf", bench.path("root.tar").to_str().unwrap()]);
+    assert!(tar.contains("out/hi"), "{tar}");
+    let archive = format!("oci-archive:{}", bench.path("oci.tar").display());
+    let inspected = crate::support::tool("skopeo", &["inspect", "--config", &archive]);
+    assert!(inspected.contains("COPY /hi /link /out/"), "{inspected}");
+    bench.build(&["-t", "app:1", "-o", "type=docker,dest=docker.tar", context]).fine();
+    let archive = format!("docker-archive:{}:app:1", bench.path("docker.tar").display());
+    crate::support::tool("skopeo", &["inspect", &archive]);
+}
+
+#[test]
+fn two_processes_run_equal_steps_once() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base\nRUN --mount=type=cache,target=/log sleep 0.7; echo ran >> /log/runs\nRUN --mount=type=cache,target=/log cp /log/runs /runs\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    let context = context.to_str().unwrap();
+    let other = bench.context("other", &[("Dockerfile", "FROM base\nRUN sleep 0.2; echo another > /file\n")]);
+    let builds = [
+        bench.start_build(&["-o", "type=local,dest=one", context]),
+        bench.start_build(&["-o", "type=local,dest=two", context]),
+        bench.start_build(&["-o", "type=local,dest=three", other.to_str().unwrap()]),
+    ];
+    for build in builds {
+        let done = build.wait_with_output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    for dest in ["one/runs", "two/runs"] {
+        assert_eq!(fs::read_to_string(bench.path(dest)).unwrap(), "ran\n", "{dest}");
+    }
+    assert_eq!(fs::read_to_string(bench.path("three/file")).unwrap(), "another\n");
+}

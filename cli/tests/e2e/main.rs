@@ -1,0 +1,9 @@
+//! Whole builds with the real binary, real namespaces, real overlayfs and a real registry.
+//!
+//! Needs root, and Debian's busybox-static, docker-registry, skopeo and umoci (`apt-get install busybox-static
+//! docker-registry skopeo umoci`); a test that finds one of them missing fails and says so.
+
+mod builds;
+mod faults;
+mod images;
+mod support;
