@@ -19,8 +19,9 @@ use bricklayer_cache::registry::{Reference, Registry, RegistryOptions};
 use bricklayer_cache::store::{Descriptor, Store};
 use bricklayer_frontend::{Build, Diagnostic, Diagnostics, Dockerfile, Entitlement, Options, lower, render};
 use bricklayer_solver::event::{Outcome, Reporter, TaskInfo, TaskKind};
+use bricklayer_solver::op::{Op, Source};
 use bricklayer_solver::record::{Output, Snapshot};
-use bricklayer_solver::schedule::{Solver, SolverOptions, StepState};
+use bricklayer_solver::schedule::{Solver, SolverOptions, StepReport, StepState};
 use bricklayer_solver::worker::Worker;
 use bricklayer_solver::{Digest, Platform};
 use bricklayer_worker::{LocalWorker, WorkerSettings};
@@ -62,7 +63,7 @@ pub struct BuildResult {
     pub names: Vec<String>,
     /// Warnings about the Dockerfile, rendered for people without colours.
     pub warnings: Vec<String>,
-    /// Steps of the graph that were needed.
+    /// Steps of the graph that were needed, contexts not counted.
     pub steps: usize,
     /// How many of them did not have to run.
     pub cached: usize,
@@ -225,8 +226,12 @@ impl Builder {
             Ok(solved) => &solved.steps,
             Err(failed) => &failed.steps,
         };
-        result.steps = steps.len();
-        result.cached = steps.iter().filter(|s| s.state == StepState::Cached).count();
+        // the context is read, not run
+        let run = |s: &&StepReport| {
+            !matches!(lowered.build.graph.vertex(s.vertex).op, Op::Source(Source::Local(_)))
+        };
+        result.steps = steps.iter().filter(run).count();
+        result.cached = steps.iter().filter(run).filter(|s| s.state == StepState::Cached).count();
         match solved.map(|solved| solved.output) {
             Ok(Output::Snapshot(snapshot)) => Ok(snapshot),
             Ok(Output::Local { name, .. }) => {

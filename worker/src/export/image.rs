@@ -136,10 +136,13 @@ fn align_history(history: &mut Vec<History>, layers: usize) {
     }
 }
 
-/// Entries with a layer get its time, the others that of the entry before them.
+/// Entries with a layer get its time, the others that of the entry before them; where nothing stands before them (on
+/// `FROM scratch`), that of the first layer.
 fn set_times(config: &mut ImageConfig, base: usize, times: &[i64]) {
     let mut layers = times.iter();
-    let mut last = None;
+    let first = times.first().filter(|_| base == 0);
+    let mut last =
+        first.and_then(|ms| jiff::Timestamp::from_millisecond(*ms).ok()).map(|time| time.to_string());
     for (number, entry) in config.history.iter_mut().enumerate() {
         let time = if entry.empty_layer { None } else { layers.next() };
         if number < base {
@@ -191,6 +194,11 @@ mod tests {
         let layer = "1970-01-01T00:00:01Z";
         assert_eq!(times, ["2001-01-01T00:00:00Z", "2001-01-01T00:00:00Z", layer, layer]);
         assert_eq!(config.created.as_deref(), Some(layer));
+
+        let mut scratch = ImageConfig { history: history(&[true, false]), ..ImageConfig::default() };
+        scratch.history[0].created = Some("now".into());
+        set_times(&mut scratch, 0, &[1_000]);
+        assert!(scratch.history.iter().all(|h| h.created.as_deref() == Some(layer)));
     }
 
     #[test]
