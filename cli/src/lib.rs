@@ -13,7 +13,8 @@ pub use bricklayer_frontend as frontend;
 pub use bricklayer_solver::{Digest, Platform, event, op};
 pub use tokio_util::sync::CancellationToken;
 
-pub use build::{Answer, BuildResult, Builder, BuilderOptions, Call};
+pub use bricklayer_solver::explain::Reason;
+pub use build::{Answer, BuildResult, Builder, BuilderOptions, Call, ExplainedStep, Explanation, Fate};
 pub use error::Error;
 pub use images::{ArchiveFormat, ImageDetails};
 pub use request::*;

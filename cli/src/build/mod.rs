@@ -5,12 +5,14 @@
 //! and writes what was asked for ([`export`]).
 
 mod call;
+mod explain;
 mod export;
 mod input;
 mod pack;
 mod resolve;
 
 pub use call::{Answer, Call};
+pub use explain::{ExplainedStep, Explanation, Fate};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use bricklayer_frontend::{Build, Diagnostic, Diagnostics, Dockerfile, Entitlemen
 use bricklayer_solver::event::{Outcome, Reporter, TaskInfo, TaskKind};
 use bricklayer_solver::op::{Op, Source};
 use bricklayer_solver::record::{Output, Snapshot};
-use bricklayer_solver::schedule::{Solver, SolverOptions, StepReport, StepState};
+use bricklayer_solver::schedule::{SolveError, Solver, SolverOptions, StepReport, StepState};
 use bricklayer_solver::worker::Worker;
 use bricklayer_solver::{Digest, Platform};
 use bricklayer_worker::{LocalWorker, WorkerSettings};
@@ -192,24 +194,7 @@ impl Builder {
         result: &mut BuildResult,
     ) -> Result<Snapshot, Error> {
         let Some(root) = lowered.build.root else { return Ok(Snapshot::default()) };
-        let defaults = SolverOptions::default();
-        let options = SolverOptions {
-            jobs: request.jobs.unwrap_or(defaults.jobs).max(1),
-            no_cache: request.no_cache,
-            ..defaults
-        };
-        let worker = LocalWorker::new(
-            self.store.clone(),
-            Arc::new(self.registry.clone()),
-            settings(request, input, lowered),
-        );
-        let worker = Arc::new(worker);
-        let solver = Solver::new(
-            Arc::clone(&worker) as Arc<dyn Worker>,
-            Arc::new(self.store.clone()),
-            options,
-            reporter.clone(),
-        );
+        let (worker, solver) = self.solver(request, input, lowered, reporter);
         let graph = Arc::new(lowered.build.graph.clone());
         let foundation = graph.foundation(root);
         let on_output = |vertex, output: &Output| {
@@ -220,8 +205,7 @@ impl Builder {
             }
         };
         let solved = solver.solve(graph, root, cancel.clone(), on_output).await;
-        // only time is lost with an index that can't be written
-        let _ = self.blocking(move || worker.save_indexes().map_err(|e| Error::because("index", e))).await;
+        self.save_indexes(worker).await;
         let steps = match &solved {
             Ok(solved) => &solved.steps,
             Err(failed) => &failed.steps,
@@ -237,15 +221,41 @@ impl Builder {
             Ok(Output::Local { name, .. }) => {
                 Err(Error::new(format!("the target is the local directory `{name}`")))
             }
-            Err(_) if cancel.is_cancelled() => Err(Error::Cancelled),
-            Err(failed) => Err(Error::Step {
-                step: failed.name,
-                location: failed.location,
-                text: lowered.text.clone(),
-                log: failed.log,
-                source: failed.error,
-            }),
+            Err(failed) => Err(lowered.step_failed(failed, cancel)),
         }
+    }
+
+    /// A solver with a worker of its own, for one build.
+    fn solver(
+        &self,
+        request: &BuildRequest,
+        input: &input::Input,
+        lowered: &Lowered,
+        reporter: &Reporter,
+    ) -> (Arc<LocalWorker>, Solver) {
+        let defaults = SolverOptions::default();
+        let options = SolverOptions {
+            jobs: request.jobs.unwrap_or(defaults.jobs).max(1),
+            no_cache: request.no_cache,
+            ..defaults
+        };
+        let worker = Arc::new(LocalWorker::new(
+            self.store.clone(),
+            Arc::new(self.registry.clone()),
+            settings(request, input, lowered),
+        ));
+        let solver = Solver::new(
+            Arc::clone(&worker) as Arc<dyn Worker>,
+            Arc::new(self.store.clone()),
+            options,
+            reporter.clone(),
+        );
+        (worker, solver)
+    }
+
+    /// Keeps what the worker learned of local directories. Only time is lost if that can't be written.
+    async fn save_indexes(&self, worker: Arc<LocalWorker>) {
+        let _ = self.blocking(move || worker.save_indexes().map_err(|e| Error::because("index", e))).await;
     }
 
     /// Makes what was written durable.
@@ -271,6 +281,22 @@ pub(crate) struct Lowered {
     pub(crate) build: Build,
     pub(crate) text: String,
     pub(crate) source_date_epoch: Option<i64>,
+}
+
+impl Lowered {
+    /// Why the target was not reached, with the place in the Dockerfile.
+    fn step_failed(&self, failed: SolveError, cancel: &CancellationToken) -> Error {
+        if cancel.is_cancelled() {
+            return Error::Cancelled;
+        }
+        Error::Step {
+            step: failed.name,
+            location: failed.location,
+            text: self.text.clone(),
+            log: failed.log,
+            source: failed.error,
+        }
+    }
 }
 
 fn options(request: &BuildRequest, input: &input::Input) -> Options {

@@ -40,6 +40,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
+    /// Say what a build would do, step by step, and why
+    Explain(Box<ExplainArgs>),
     /// List the images of the store
     Images(ImagesArgs),
     /// Show an image as JSON
@@ -228,6 +230,28 @@ pub(crate) struct BuildArgs {
     pub(crate) rm: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) force_rm: Option<String>,
+}
+
+/// `bricklayer explain`
+///
+/// Takes the flags of `build`. Nothing runs, and no image, file or ID is written anywhere.
+#[derive(Debug, Default, Args)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Answer,
+}
+
+/// The forms of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Answer {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
 }
 
 /// The forms of a list.

@@ -2,7 +2,7 @@
 //!
 //! - [`args`]: what can be typed; [`flags`], [`output`], [`values`], [`csv`]: what it means
 //! - [`environment`]: variables, the current directory, the standard streams
-//! - [`build`], [`call`], [`images`], [`room`]: the subcommands
+//! - [`build`], [`call`], [`explain`], [`images`], [`room`]: the subcommands
 //! - [`display`]: a build as it runs; [`errors`]: why it failed; [`table`]: lists
 //!
 //! Talk goes to standard error, data to standard output. Exit code 1 is a failure, 2 wrong usage, 130 Ctrl-C.
@@ -14,6 +14,7 @@ mod csv;
 mod display;
 mod environment;
 mod errors;
+mod explain;
 mod flags;
 mod images;
 mod output;
@@ -71,6 +72,7 @@ async fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Build(args) => build::build(args, global, environment).await,
+        Command::Explain(args) => explain::explain(args, global, environment).await,
         Command::Images(args) => images::images(args, global, environment).await,
         Command::Inspect(args) => images::inspect(args, global, environment).await,
         Command::History(args) => images::history(args, global, environment).await,

@@ -4,6 +4,7 @@
 //! docker-registry skopeo umoci`); a test that finds one of them missing fails and says so.
 
 mod builds;
+mod explain;
 mod faults;
 mod images;
 mod support;
