@@ -11,6 +11,7 @@ use bricklayer_solver::op::{GitSource, HttpSource, Op, Selection, Source};
 use bricklayer_solver::record::{Layer, Output};
 use bricklayer_solver::worker::{Content, Job, Pinned, StepError, Worker};
 use futures_util::future::{BoxFuture, FutureExt as _};
+use tokio::sync::OnceCell;
 
 use crate::context::ContextSet;
 use crate::settings::WorkerSettings;
@@ -22,6 +23,8 @@ use crate::views::Views;
 pub struct LocalWorker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) registry: Arc<Registry>,
+    /// Set when lost layers of images were looked for: whether there were any.
+    pub(crate) images_restored: Arc<OnceCell<bool>>,
 }
 
 /// What blocking work needs.
@@ -49,7 +52,7 @@ impl LocalWorker {
             contexts,
             told: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), registry }
+        Self { shared: Arc::new(shared), registry, images_restored: Arc::default() }
     }
 
     /// Keeps what was learned about local directories for the next build. To be called when a build ends, however it
@@ -75,7 +78,17 @@ impl Worker for LocalWorker {
         selection: &'a Selection,
     ) -> BoxFuture<'a, Result<Content, StepError>> {
         let (shared, output, selection) = (Arc::clone(&self.shared), output.clone(), selection.clone());
-        blocking(move || shared.digest(&output, &selection)).boxed()
+        async move {
+            let digest = || {
+                let (shared, output, selection) = (Arc::clone(&shared), output.clone(), selection.clone());
+                blocking(move || shared.digest(&output, &selection))
+            };
+            match digest().await {
+                Err(StepError::Lost { .. }) if self.restore_images().await? => digest().await,
+                result => result,
+            }
+        }
+        .boxed()
     }
 
     fn run<'a>(&'a self, job: Job<'a>) -> BoxFuture<'a, Result<Output, StepError>> {
@@ -95,16 +108,22 @@ impl LocalWorker {
     async fn run_blocking(&self, job: Job<'_>) -> Result<Output, StepError> {
         // the closure must own what it uses; a step's task is shared with it for as long as it runs
         let Job { vertex, inputs, task, cancel, .. } = job;
-        let (shared, vertex, task) = (Arc::clone(&self.shared), vertex.clone(), task.clone());
-        blocking(move || {
-            let snapshot = match &vertex.op {
-                Op::Exec(exec) => shared.exec(exec, &inputs, &task, &cancel)?,
-                Op::File(file) => shared.file(file, &inputs)?,
-                _ => return Err(StepError::new("not a step that is run")),
-            };
-            Ok(Output::Snapshot(snapshot))
-        })
-        .await
+        let work = || {
+            let (shared, vertex, task) = (Arc::clone(&self.shared), vertex.clone(), task.clone());
+            let (inputs, cancel) = (inputs.clone(), cancel.clone());
+            blocking(move || {
+                let snapshot = match &vertex.op {
+                    Op::Exec(exec) => shared.exec(exec, &inputs, &task, &cancel)?,
+                    Op::File(file) => shared.file(file, &inputs)?,
+                    _ => return Err(StepError::new("not a step that is run")),
+                };
+                Ok(Output::Snapshot(snapshot))
+            })
+        };
+        match work().await {
+            Err(StepError::Lost { .. }) if self.restore_images().await? => work().await,
+            result => result,
+        }
     }
 }
 

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use bricklayer_solver::op::ImageSource;
+
 /// What the worker may use for one build. Nothing of it is ever in a key.
 #[derive(Clone, Default)]
 pub struct WorkerSettings {
     /// Local directories, by the name that `Source::Local` has for them.
     pub locals: HashMap<String, PathBuf>,
+    /// The images that the graph stands on: their layers are fetched again if the store lost them.
+    pub images: Vec<ImageSource>,
     /// Secrets, by id.
     pub secrets: HashMap<String, Vec<u8>>,
     /// Sockets of SSH agents, by id.

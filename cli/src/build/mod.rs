@@ -327,6 +327,15 @@ fn options(request: &BuildRequest, input: &input::Input) -> Options {
 fn settings(request: &BuildRequest, input: &input::Input, lowered: &Lowered) -> WorkerSettings {
     WorkerSettings {
         locals: input.locals.clone(),
+        images: lowered
+            .build
+            .graph
+            .vertices()
+            .filter_map(|(_, vertex)| match &vertex.op {
+                Op::Source(Source::Image(image)) => Some(image.clone()),
+                _ => None,
+            })
+            .collect(),
         secrets: request.secrets.iter().map(|s| (s.id.clone(), s.value.clone())).collect(),
         ssh: request.ssh.iter().map(|s| (s.id.clone(), s.socket.clone())).collect(),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),

@@ -46,3 +46,28 @@ fn images_are_saved_loaded_tagged_listed_and_removed() {
     let missing = other.run(&["inspect", "ap:1"]);
     assert!(!missing.ok && missing.text.contains("app:1"), "{}", missing.text);
 }
+
+#[test]
+fn layers_of_a_base_that_were_pruned_are_pulled_again() {
+    let bench = Bench::new();
+    let registry = RegistryServer::start(&bench);
+    let name = format!("{}/base:1", registry.address);
+    bench.run(&["tag", "base", &name]).fine();
+    bench.run(&["push", &name]).fine();
+
+    let other = Bench::new();
+    let context = other.context("context", &[("Dockerfile", &format!("FROM {name}\nRUN echo one\n"))]);
+    let context = context.to_str().unwrap();
+    other.build(&[context]).fine();
+    // what pruning leaves of a base that no named image needs: its documents and its records
+    for layer in std::fs::read_dir(other.store().join("layers")).unwrap().flatten() {
+        std::fs::remove_dir_all(layer.path()).unwrap();
+    }
+    for blob in std::fs::read_dir(other.store().join("oci/blobs/sha256")).unwrap().flatten() {
+        if blob.metadata().unwrap().len() > 100_000 {
+            std::fs::remove_file(blob.path()).unwrap();
+        }
+    }
+    std::fs::write(other.path("context/Dockerfile"), format!("FROM {name}\nRUN echo two\n")).unwrap();
+    other.build(&[context]).fine();
+}

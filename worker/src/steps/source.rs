@@ -1,9 +1,10 @@
 //! FROM, ADD URL, ADD of git repositories: files from outside become layers.
 
+use bricklayer_cache::Store;
 use bricklayer_cache::root::Root;
 use bricklayer_cache::store::Descriptor;
 use bricklayer_solver::Digest;
-use bricklayer_solver::event::Task;
+use bricklayer_solver::event::{Reporter, Task, TaskInfo, TaskKind};
 use bricklayer_solver::image::ImageConfig;
 use bricklayer_solver::op::{GitSource, HttpSource, ImageSource, Source};
 use bricklayer_solver::record::{Output, Snapshot};
@@ -93,6 +94,30 @@ impl LocalWorker {
             .map_err(|e| StepError::with_source(failed("use the layers of"), e))
     }
 
+    /// Fetches layers of the build's images that the store lost, once a build; says whether there were any. A record of
+    /// FROM stays good when the blobs were pruned, since they can be had again.
+    pub(crate) async fn restore_images(&self) -> Result<bool, StepError> {
+        let restore = async {
+            let mut any = false;
+            for image in &self.shared.settings.images {
+                let (store, wanted) = (self.shared.store.clone(), image.clone());
+                let lacks = blocking(move || Ok(lacks_layers(&store, &wanted))).await?;
+                if lacks {
+                    let task = Reporter::silent().task(TaskInfo {
+                        name: format!("pulling {} again", image.reference),
+                        kind: TaskKind::Internal,
+                        vertex: None,
+                        location: None,
+                    });
+                    self.fetch_image(image, &task).await?;
+                    any = true;
+                }
+            }
+            Ok(any)
+        };
+        self.images_restored.get_or_try_init(|| restore).await.copied()
+    }
+
     async fn download(&self, source: &HttpSource, task: &Task) -> Result<Download, StepError> {
         if let Some(known) = self.shared.downloads.lock().expect("no holder panics").get(source) {
             return Ok(known.clone());
@@ -179,6 +204,22 @@ impl Shared {
             auth_header: header.filter(|_| source.remote.starts_with("https://")),
         }
     }
+}
+
+/// Is a layer of the image known, and neither its tree nor its blob there?
+fn lacks_layers(store: &Store, image: &ImageSource) -> bool {
+    let manifest = store.read_blob(image.manifest, DOCUMENT_LIMIT).ok();
+    let Some(manifest) = manifest.and_then(|bytes| serde_json::from_slice::<Manifest>(&bytes).ok()) else {
+        return false;
+    };
+    let config = store.read_blob(manifest.config.digest, DOCUMENT_LIMIT).ok();
+    let Some(config) = config.and_then(|bytes| serde_json::from_slice::<ImageConfig>(&bytes).ok()) else {
+        return false;
+    };
+    let Ok(snapshot) = store.image_layers(&config, &manifest.layers) else { return false };
+    snapshot.layers.iter().any(|layer| {
+        store.layer_info(layer.id).is_ok_and(|info| !info.tree && !info.blobs.iter().any(|blob| blob.present))
+    })
 }
 
 /// What is needed of a manifest (OCI image-spec `manifest.md`).
