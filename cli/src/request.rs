@@ -61,6 +61,28 @@ pub struct BuildRequest {
     pub proxy: Vec<(String, String)>,
     /// RUN steps at the same time; `None`: as many as there are cores.
     pub jobs: Option<usize>,
+    /// Where the graph is written, with state and time of each step; also when a step failed.
+    pub graph: Option<GraphFile>,
+}
+
+/// A file for the graph of a build; it appears complete or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GraphFile {
+    /// Where.
+    pub path: PathBuf,
+    /// In which form.
+    pub form: GraphForm,
+}
+
+/// Forms of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GraphForm {
+    /// Graphviz' language.
+    Dot,
+    /// A document for programs.
+    Json,
+    /// A picture.
+    Svg,
 }
 
 /// Where COPY and ADD find files.

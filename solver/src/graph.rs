@@ -2,6 +2,7 @@
 //! already be in the graph.
 
 mod print;
+mod svg;
 
 use std::collections::HashMap;
 
@@ -11,6 +12,7 @@ use crate::op::{Op, Selection};
 use crate::platform::Platform;
 
 pub use print::{dot, json};
+pub use svg::svg;
 
 /// A vertex of one graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]

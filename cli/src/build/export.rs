@@ -293,7 +293,8 @@ impl Exporter<'_> {
     }
 }
 
-fn write_file(
+/// A file that appears complete or not at all.
+pub(super) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), Error>,
 ) -> Result<(), Error> {

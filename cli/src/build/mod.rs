@@ -21,6 +21,7 @@ use bricklayer_cache::registry::{Reference, Registry, RegistryOptions};
 use bricklayer_cache::store::{Descriptor, Store};
 use bricklayer_frontend::{Build, Diagnostic, Diagnostics, Dockerfile, Entitlement, Options, lower, render};
 use bricklayer_solver::event::{Outcome, Reporter, TaskInfo, TaskKind};
+use bricklayer_solver::graph::{self, Graph};
 use bricklayer_solver::op::{Op, Source};
 use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::schedule::{SolveError, Solver, SolverOptions, StepReport, StepState};
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::images::parse;
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, GraphFile, GraphForm};
 
 /// Where a [`Builder`] keeps things and how it reaches others.
 #[derive(Debug, Clone, Default)]
@@ -204,7 +205,7 @@ impl Builder {
                 targets.packer.start(self, snapshot);
             }
         };
-        let solved = solver.solve(graph, root, cancel.clone(), on_output).await;
+        let solved = solver.solve(Arc::clone(&graph), root, cancel.clone(), on_output).await;
         self.save_indexes(worker).await;
         let steps = match &solved {
             Ok(solved) => &solved.steps,
@@ -216,7 +217,13 @@ impl Builder {
         };
         result.steps = steps.iter().filter(run).count();
         result.cached = steps.iter().filter(run).filter(|s| s.state == StepState::Cached).count();
+        let written = match &request.graph {
+            Some(file) => write_graph(file, &graph, steps),
+            None => Ok(()),
+        };
         match solved.map(|solved| solved.output) {
+            // a step that failed says more than a file that could not be written
+            Ok(_) if written.is_err() => written.map(|()| Snapshot::default()),
             Ok(Output::Snapshot(snapshot)) => Ok(snapshot),
             Ok(Output::Local { name, .. }) => {
                 Err(Error::new(format!("the target is the local directory `{name}`")))
@@ -297,6 +304,17 @@ impl Lowered {
             source: failed.error,
         }
     }
+}
+
+fn write_graph(file: &GraphFile, graph: &Graph, steps: &[StepReport]) -> Result<(), Error> {
+    let text = match file.form {
+        GraphForm::Dot => graph::dot(graph, steps),
+        GraphForm::Json => graph::json(graph, steps),
+        GraphForm::Svg => graph::svg(graph, steps),
+    };
+    export::write_file(&file.path, |out| {
+        out.write_all(text.as_bytes()).map_err(|e| Error::because("cannot write the graph", e))
+    })
 }
 
 fn options(request: &BuildRequest, input: &input::Input) -> Options {

@@ -119,6 +119,9 @@ pub(crate) struct BuildArgs {
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Write the graph of steps with their states and times, also of a build that failed: FILE.dot, .json or .svg
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "call"], help_heading = "Output")]
+    pub(crate) graph: Option<PathBuf>,
     /// How the build is shown [env: BUILDKIT_PROGRESS]
     #[arg(long, value_name = "DISPLAY", help_heading = "Output")]
     pub(crate) progress: Option<Progress>,

@@ -28,6 +28,11 @@ pub(crate) async fn explain(
                 .into());
         }
     }
+    if build.graph.is_some() {
+        return Err(Usage::new("--graph: nothing runs that would have a state and a time")
+            .hint("--format json has the steps; `bricklayer build --graph` has how they went")
+            .into());
+    }
     let Asked { request, insecure, .. } = request(build, environment)?;
     // what is fetched and hashed meanwhile is shown to those who ask for it; the answer is what matters
     let progress = match (build.progress, build.quiet) {
@@ -63,6 +68,8 @@ fn text(explanation: &Explanation) -> String {
         explanation.steps.iter().map(|step| (step.id, step.name.as_str())).collect();
     let mut text = String::new();
     let (mut run, mut depend) = (0, 0);
+    // as a build counts: a context is read, not run
+    let count = explanation.steps.iter().filter(|step| step.fate != Fate::Nothing).count();
     for step in &explanation.steps {
         let (word, below) = match &step.fate {
             Fate::Cached => ("cached", Vec::new()),
@@ -83,7 +90,7 @@ fn text(explanation: &Explanation) -> String {
             let _ = writeln!(text, "{:<9}    {}", "", one_line(&line));
         }
     }
-    let steps = match explanation.steps.len() {
+    let steps = match count {
         1 => "1 step".to_owned(),
         count => format!("{count} steps"),
     };
@@ -136,7 +143,7 @@ mod tests {
                      instruction changed: COPY a /src → COPY src /src
         may run    [build 3/3] RUN make
                      depends on what this makes: [build 2/3] COPY src /src
-        4 steps, 1 would run, 1 may run
+        3 steps, 1 would run, 1 may run
         ");
     }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use bricklayer::frontend::Entitlement;
 use bricklayer::op::{Limits, Network};
 use bricklayer::{
-    BuildRequest, Context, DockerfileSource, NamedContextSource, Platform, PullPolicy, Reader, Secret,
-    SshAgent,
+    BuildRequest, Context, DockerfileSource, GraphFile, GraphForm, NamedContextSource, Platform, PullPolicy,
+    Reader, Secret, SshAgent,
 };
 
 use super::args::BuildArgs;
@@ -92,8 +92,23 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
             Some(0) => return Err(Usage::new("--jobs 0: at least one step must be able to run")),
             jobs => jobs,
         },
+        graph: args.graph.as_deref().map(|path| graph(path, environment)).transpose()?,
     };
     Ok(Asked { request, insecure, stdout_taken })
+}
+
+/// A file for the graph; its name says the form.
+fn graph(typed: &Path, environment: &Environment) -> Result<GraphFile, Usage> {
+    let form = match typed.extension().and_then(|extension| extension.to_str()) {
+        Some("dot" | "gv") => GraphForm::Dot,
+        Some("json") => GraphForm::Json,
+        Some("svg") => GraphForm::Svg,
+        _ => {
+            return Err(Usage::new(format!("--graph `{}`: the name does not say the form", typed.display()))
+                .hint("a name that ends in .dot, .json or .svg"));
+        }
+    };
+    Ok(GraphFile { path: environment.path(typed), form })
 }
 
 /// Flags that Docker has and this builder has not: said, never ignored. What asks for the way it is anyway passes.

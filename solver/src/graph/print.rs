@@ -23,21 +23,15 @@ pub fn dot(graph: &Graph, reports: &[StepReport]) -> String {
     for (id, vertex) in graph.vertices() {
         let mut label =
             escape(if vertex.info.name.is_empty() { kind(&vertex.op) } else { &vertex.info.name });
-        let mut colour = "white";
+        let mut fill = "white";
         if let Some(report) = known.get(&id) {
             let _ = write!(label, "\\n{}", word(report.state));
             if !report.duration.is_zero() {
                 let _ = write!(label, ", {:.3} s", report.duration.as_secs_f64());
             }
-            colour = match report.state {
-                StepState::Pending => "white",
-                StepState::Cached | StepState::Done => "palegreen",
-                StepState::Shared | StepState::Ran => "lightblue",
-                StepState::Failed => "salmon",
-                StepState::Cancelled => "lightgrey",
-            };
+            fill = colour(report.state);
         }
-        let _ = writeln!(out, "  s{} [label=\"{label}\", fillcolor={colour}];", id.0);
+        let _ = writeln!(out, "  s{} [label=\"{label}\", fillcolor={fill}];", id.0);
     }
     for (id, vertex) in graph.vertices() {
         for input in &vertex.inputs {
@@ -71,7 +65,18 @@ fn escape(text: &str) -> String {
     out
 }
 
-fn word(state: StepState) -> &'static str {
+/// A colour that DOT and SVG know.
+pub(super) fn colour(state: StepState) -> &'static str {
+    match state {
+        StepState::Pending => "white",
+        StepState::Cached | StepState::Done => "palegreen",
+        StepState::Shared | StepState::Ran => "lightblue",
+        StepState::Failed => "salmon",
+        StepState::Cancelled => "lightgrey",
+    }
+}
+
+pub(super) fn word(state: StepState) -> &'static str {
     match state {
         StepState::Pending => "not started",
         StepState::Cached => "cached",
