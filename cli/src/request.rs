@@ -63,6 +63,9 @@ pub struct BuildRequest {
     pub jobs: Option<usize>,
     /// Where the graph is written, with state and time of each step; also when a step failed.
     pub graph: Option<GraphFile>,
+    /// The store is kept below so many bytes while the build goes on and at its end, the least recently used first.
+    /// What named images need or a build that runs uses stays all the same.
+    pub cache_limit: Option<u64>,
 }
 
 /// A file for the graph of a build; it appears complete or not at all.

@@ -15,6 +15,7 @@ use bricklayer_worker::snapshot_view;
 use tokio_util::sync::CancellationToken;
 
 use super::pack::{Form, Packer, PushTo};
+use super::room::Room;
 use super::{BuildResult, Builder, Lowered};
 use crate::error::Error;
 use crate::images::{end, export_task, parse, tag};
@@ -25,6 +26,7 @@ pub(super) struct Targets {
     outputs: Vec<Output>,
     names: Vec<Reference>,
     pub(super) packer: Packer,
+    pub(super) room: Arc<Room>,
 }
 
 /// Checks what is asked for before anything is built.
@@ -64,8 +66,9 @@ pub(super) fn plan(
     let mut seen = std::collections::HashSet::new();
     push_to.retain(|repository| seen.insert(repository.to_string()));
     let push = PushTo { repositories: push_to, mount_from: base_repository(lowered).into_iter().collect() };
-    let packer = Packer::new(forms, push, lowered.source_date_epoch, reporter.clone());
-    Ok(Targets { outputs, names: names.to_vec(), packer })
+    let room = Arc::new(Room::new(request.cache_limit, reporter.clone()));
+    let packer = Packer::new(forms, push, lowered.source_date_epoch, reporter.clone(), Arc::clone(&room));
+    Ok(Targets { outputs, names: names.to_vec(), packer, room })
 }
 
 fn form(options: &ImageOptions) -> Form {

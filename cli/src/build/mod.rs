@@ -10,6 +10,7 @@ mod export;
 mod input;
 mod pack;
 mod resolve;
+mod room;
 
 pub use call::{Answer, Call};
 pub use explain::{ExplainedStep, Explanation, Fate};
@@ -115,11 +116,19 @@ impl Builder {
         let input = input::read(&self.store, &request, &reporter).await?;
         let (build, mut result) = self.lower(&request, &input, &reporter).await?;
         let targets = export::plan(&request, &names, &build, &reporter)?;
-        let snapshot =
-            self.solve(&request, &input, &build, &targets, &reporter, &cancel, &mut result).await?;
-        export::write(self, &build, &snapshot, targets, &reporter, &cancel, &mut result).await?;
-        self.sync().await?;
-        Ok(result)
+        let room = Arc::clone(&targets.room);
+        let built = async {
+            let snapshot =
+                self.solve(&request, &input, &build, &targets, &reporter, &cancel, &mut result).await?;
+            export::write(self, &build, &snapshot, targets, &reporter, &cancel, &mut result).await?;
+            self.sync().await
+        }
+        .await;
+        // who cancels wants it to end
+        if !cancel.is_cancelled() {
+            room.make(self).await;
+        }
+        built.map(|()| result)
     }
 
     /// Dockerfile → graph.

@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::Semaphore;
 
 use super::Builder;
+use super::room::Room;
 use crate::error::Error;
 
 /// Layers that are packed at the same time: one alone keeps all cores busy most of the time.
@@ -41,18 +42,26 @@ pub(super) struct Packer {
     push_to: PushTo,
     clamp: Option<i64>,
     reporter: Reporter,
+    room: Arc<Room>,
     bound: Arc<Semaphore>,
     started: Mutex<HashMap<(LayerId, Form), Packing>>,
 }
 
 impl Packer {
     /// A packer for `forms`; each blob of the first form goes to `push_to` as well.
-    pub(super) fn new(forms: Vec<Form>, push_to: PushTo, clamp: Option<i64>, reporter: Reporter) -> Self {
+    pub(super) fn new(
+        forms: Vec<Form>,
+        push_to: PushTo,
+        clamp: Option<i64>,
+        reporter: Reporter,
+        room: Arc<Room>,
+    ) -> Self {
         Self {
             forms,
             push_to,
             clamp,
             reporter,
+            room,
             bound: Arc::new(Semaphore::new(AT_ONCE)),
             started: Mutex::default(),
         }
@@ -93,6 +102,7 @@ impl Packer {
         }
         let push_to =
             if self.forms.first() == Some(&form) { self.push_to.clone() } else { PushTo::default() };
+        let (room, room_of) = (Arc::clone(&self.room), builder.clone());
         let work = pack_and_push(
             builder.clone(),
             layer,
@@ -103,7 +113,11 @@ impl Packer {
             self.reporter.clone(),
         );
         // on the runtime, so that it goes on while nobody waits for it
-        let handle = tokio::spawn(work);
+        let handle = tokio::spawn(async move {
+            let result = work.await;
+            room.make_now_and_then(&room_of).await;
+            result
+        });
         let packing = async move {
             match handle.await {
                 Ok(result) => result.map_err(Arc::new),

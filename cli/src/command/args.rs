@@ -135,6 +135,9 @@ pub(crate) struct BuildArgs {
     /// Run every step of these stages
     #[arg(long, value_name = "STAGE,…", value_delimiter = ',', help_heading = "Cache")]
     pub(crate) no_cache_filter: Vec<String>,
+    /// Keep the store below this, such as 20g; the least recently used goes first [env: BRICKLAYER_CACHE_LIMIT]
+    #[arg(long, value_name = "SIZE", help_heading = "Cache")]
+    pub(crate) cache_limit: Option<String>,
 
     /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long = "secret", value_name = "SECRET", help_heading = "RUN steps")]
@@ -403,6 +406,9 @@ pub(crate) struct PruneArgs {
     /// Only what was not used for so long, such as 24h or 7d
     #[arg(long, value_name = "TIME")]
     pub(crate) older_than: Option<String>,
+    /// The same as Docker says it: until=24h
+    #[arg(long, value_name = "FILTER", conflicts_with = "older_than")]
+    pub(crate) filter: Option<String>,
     /// Only say what would go
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -93,8 +93,17 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
             jobs => jobs,
         },
         graph: args.graph.as_deref().map(|path| graph(path, environment)).transpose()?,
+        cache_limit: cache_limit(args.cache_limit.as_deref(), environment)?,
     };
     Ok(Asked { request, insecure, stdout_taken })
+}
+
+fn cache_limit(typed: Option<&str>, environment: &Environment) -> Result<Option<u64>, Usage> {
+    match (typed, environment.setting("BRICKLAYER_CACHE_LIMIT")) {
+        (Some(text), _) => size("--cache-limit", text).map(Some),
+        (None, Some(text)) => size("BRICKLAYER_CACHE_LIMIT", text).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 /// A file for the graph; its name says the form.

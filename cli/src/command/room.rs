@@ -13,6 +13,7 @@ use super::errors::Failure;
 use super::images::open;
 use super::print;
 use super::table::{Table, age_of};
+use super::usage::Usage as Wrong;
 use super::values::{duration, size};
 
 /// `bricklayer du`
@@ -99,13 +100,24 @@ pub(crate) fn prune(args: &PruneArgs, global: &Global, environment: &Environment
     let options = PruneOptions {
         all: args.all,
         max_used: args.max_used_space.as_deref().map(|text| size("--max-used-space", text)).transpose()?,
-        older_than: args.older_than.as_deref().map(|text| duration("--older-than", text)).transpose()?,
+        older_than: older_than_of(args)?,
         dry_run: args.dry_run,
     };
     let builder = open(global, environment)?;
     let report = builder.store().prune(&options).context("cannot prune the store")?;
     print(&report_text(&report, args.dry_run, SystemTime::now()))?;
     Ok(())
+}
+
+/// `--older-than TIME`, `--filter until=TIME`
+fn older_than_of(args: &PruneArgs) -> Result<Option<Duration>, Wrong> {
+    if let Some(filter) = &args.filter {
+        let Some(time) = filter.strip_prefix("until=") else {
+            return Err(Wrong::unsupported(format!("--filter `{filter}`")).hint("--filter until=24h"));
+        };
+        return duration("--filter until", time).map(Some);
+    }
+    args.older_than.as_deref().map(|text| duration("--older-than", text)).transpose()
 }
 
 fn report_text(report: &PruneReport, dry_run: bool, now: SystemTime) -> String {
@@ -169,6 +181,27 @@ mod tests {
         let lines = usage_text(&usage, &args, now());
         assert_eq!(lines.lines().count(), 4);
         insta::assert_snapshot!(lines.lines().next().unwrap(), @r#"{"Cached":true,"Created":"2023-11-14T19:26:40Z","ID":"7","InUse":true,"Kind":"layer","LastUsed":"2023-11-14T21:56:40Z","Size":5000000}"#);
+    }
+
+    #[test]
+    fn dockers_filter_is_the_same_as_older_than() {
+        let age = |older_than: Option<&str>, filter: Option<&str>| {
+            let args = PruneArgs {
+                all: false,
+                max_used_space: None,
+                older_than: older_than.map(str::to_owned),
+                filter: filter.map(str::to_owned),
+                dry_run: false,
+            };
+            older_than_of(&args)
+        };
+        let day = Some(Duration::from_secs(86_400));
+        assert_eq!(age(None, None).unwrap(), None);
+        assert_eq!(age(Some("1d"), None).unwrap(), day);
+        assert_eq!(age(None, Some("until=24h")).unwrap(), day);
+        for wrong in ["until=", "until", "label=x", "until=2020-01-01"] {
+            assert!(age(None, Some(wrong)).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -182,3 +182,25 @@ fn the_graph_is_written_also_when_the_build_fails() {
     let missing = bench.build(&["--graph", "no/such/graph.dot", "--target", "0", context]);
     assert_eq!(missing.code, Some(1), "{}", missing.text);
 }
+
+#[test]
+fn the_store_is_kept_below_a_limit_without_what_the_build_uses() {
+    let bench = Bench::new();
+    let context = |name: &str| {
+        let dockerfile = format!("FROM base\nRUN dd if=/dev/zero of=/{name} bs=1M count=8\n");
+        bench.context(name, &[("Dockerfile", &dockerfile)]).to_str().unwrap().to_owned()
+    };
+    let (old, new) = (context("old"), context("new"));
+    let runs = |context: &str| {
+        let text = bench.run(&["explain", context]).fine().stdout;
+        text.lines().last().unwrap().to_owned()
+    };
+    bench.build(&[&old]).fine();
+    bench.build(&["--cache-limit", "10g", &new]).fine();
+    assert_eq!(runs(&old), "2 steps, 0 would run");
+    bench.build(&["--cache-limit", "1m", &new]).fine();
+    assert_eq!(runs(&new), "2 steps, 0 would run", "what the build uses stays");
+    assert_eq!(runs(&old), "2 steps, 1 would run");
+    let wrong = bench.build(&["--cache-limit", "much", &new]);
+    assert_eq!(wrong.code, Some(2), "{}", wrong.text);
+}
