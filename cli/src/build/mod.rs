@@ -230,8 +230,12 @@ impl Builder {
             Some(file) => write_graph(file, &graph, steps),
             None => Ok(()),
         };
+        if let (Err(_), Err(error)) = (&solved, &written) {
+            let task = internal_task(reporter, "[internal] write the graph");
+            task.finish(Outcome::Failed(error.to_string()));
+        }
         match solved.map(|solved| solved.output) {
-            // a step that failed says more than a file that could not be written
+            // where a step failed, that is what the build's error says
             Ok(_) if written.is_err() => written.map(|()| Snapshot::default()),
             Ok(Output::Snapshot(snapshot)) => Ok(snapshot),
             Ok(Output::Local { name, .. }) => {

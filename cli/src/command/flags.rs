@@ -117,7 +117,19 @@ fn graph(typed: &Path, environment: &Environment) -> Result<GraphFile, Usage> {
                 .hint("a name that ends in .dot, .json or .svg"));
         }
     };
-    Ok(GraphFile { path: environment.path(typed), form })
+    let path = environment.path(typed);
+    // said now, not after the build
+    if let Some(directory) = path.parent()
+        && !directory.is_dir()
+    {
+        let shown = environment.shown(directory);
+        return Err(Usage::new(format!(
+            "--graph `{}`: `{}` is not a directory",
+            typed.display(),
+            shown.display()
+        )));
+    }
+    Ok(GraphFile { path, form })
 }
 
 /// Flags that Docker has and this builder has not: said, never ignored. What asks for the way it is anyway passes.

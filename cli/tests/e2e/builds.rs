@@ -179,8 +179,9 @@ fn the_graph_is_written_also_when_the_build_fails() {
     let wrong = bench.build(&["--graph", "graph.png", context]);
     assert_eq!(wrong.code, Some(2), "{}", wrong.text);
     assert!(wrong.text.contains("graph.png") && wrong.text.contains(".svg"), "{}", wrong.text);
-    let missing = bench.build(&["--graph", "no/such/graph.dot", "--target", "0", context]);
-    assert_eq!(missing.code, Some(1), "{}", missing.text);
+    let missing = bench.build(&["--graph", "no/such/graph.dot", context]);
+    assert_eq!(missing.code, Some(2), "{}", missing.text);
+    assert!(missing.text.contains("`no/such` is not a directory"), "{}", missing.text);
 }
 
 #[test]
