@@ -41,13 +41,16 @@ pub fn svg(graph: &Graph, reports: &[StepReport]) -> String {
             let (from_x, from_y) = corner(places[input.vertex.0 as usize]);
             let (from_x, from_y, x) = (from_x + WIDTH / 2, from_y + HEIGHT, x + WIDTH / 2);
             let middle = (from_y + y) / 2;
+            // past the boxes between, where there are some in this column: a curve goes three quarters of the way
+            let bend = if from_x == x && y > from_y + ROW { WIDTH * 4 / 5 } else { 0 };
+            let (from_bend, bend) = (from_x + bend, x + bend);
             let dashes = match input.usage {
                 Usage::Root => "",
                 Usage::Files(_) => " stroke-dasharray=\"4\"",
             };
             let _ = writeln!(
                 out,
-                "<path d=\"M{from_x} {from_y}C{from_x} {middle} {x} {middle} {x} {y}\"{dashes}/>"
+                "<path d=\"M{from_x} {from_y}C{from_bend} {middle} {bend} {middle} {x} {y}\"{dashes}/>"
             );
         }
     }
@@ -165,6 +168,8 @@ mod tests {
         assert_eq!(picture.matches("<path").count(), 4, "{picture}");
         assert_eq!(picture.matches("stroke-dasharray").count(), 1, "{picture}");
         assert_eq!((two.0, other.0), (2, 3));
+        // from the base past `one`, between the columns
+        assert!(picture.contains("M160 64C384 122 384 122 160 180"), "{picture}");
     }
 
     #[test]
