@@ -75,6 +75,19 @@ pub enum NamedContext {
     Remote(String),
 }
 
+/// The steps that bring a context from elsewhere.
+#[derive(Debug, Clone)]
+pub struct RemoteContext {
+    /// The steps.
+    pub graph: bricklayer_solver::graph::Graph,
+    /// The one that fetches: the checkout, or one file.
+    pub source: bricklayer_solver::graph::VertexId,
+    /// The one that yields the context's files; for a file that is an archive, what is in it.
+    pub files: bricklayer_solver::graph::VertexId,
+    /// The name of the file that was fetched over HTTP; `None`: it is a checkout.
+    pub file: Option<String>,
+}
+
 /// What the caller wants.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -31,12 +31,12 @@ mod text;
 mod words;
 
 pub use api::{
-    Build, Entitlement, ImageOrigin, ImageQuery, Lowered, NamedContext, Options, ResolveError, ResolvedImage,
-    Resolver,
+    Build, Entitlement, ImageOrigin, ImageQuery, Lowered, NamedContext, Options, RemoteContext, ResolveError,
+    ResolvedImage, Resolver,
 };
 pub use diagnostics::{Diagnostic, Diagnostics, Severity, Span, render};
 pub use directive::Directive;
 pub use dockerfile::{Dockerfile, Stage};
 pub use lines::Comment;
-pub use lower::lower;
+pub use lower::{lower, remote_context};
 pub use suggest::nearest;

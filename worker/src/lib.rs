@@ -14,5 +14,5 @@ pub mod users;
 mod views;
 
 pub use local_worker::LocalWorker;
-pub use settings::WorkerSettings;
+pub use settings::{Pins, WorkerSettings};
 pub use views::snapshot_view;

@@ -1,13 +1,13 @@
 //! The worker: runs ops on this machine.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use bricklayer_cache::Store;
 use bricklayer_cache::registry::Registry;
 use bricklayer_cache::store::LayerDraft;
 use bricklayer_solver::event::Task;
-use bricklayer_solver::op::{GitSource, HttpSource, Op, Selection, Source};
+use bricklayer_solver::op::{Op, Selection, Source};
 use bricklayer_solver::record::{Layer, Output};
 use bricklayer_solver::worker::{Content, Job, Pinned, StepError, Worker};
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -15,7 +15,6 @@ use tokio::sync::OnceCell;
 
 use crate::context::ContextSet;
 use crate::settings::WorkerSettings;
-use crate::source::http::Download;
 use crate::views::Views;
 
 /// Runs the ops of one build on this machine, with results in a store.
@@ -32,8 +31,6 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) settings: WorkerSettings,
     pub(crate) views: Views,
-    pub(crate) downloads: Mutex<HashMap<HttpSource, Download>>,
-    pub(crate) commits: Mutex<HashMap<GitSource, String>>,
     pub(crate) contexts: ContextSet,
     told: Mutex<HashSet<String>>,
 }
@@ -43,15 +40,8 @@ impl LocalWorker {
     pub fn new(store: Store, registry: Arc<Registry>, settings: WorkerSettings) -> Self {
         let indexes = store.path().join("contexts");
         let contexts = ContextSet::new(settings.locals.clone(), Some(&indexes));
-        let shared = Shared {
-            views: Views::new(store.clone()),
-            store,
-            settings,
-            downloads: Mutex::default(),
-            commits: Mutex::default(),
-            contexts,
-            told: Mutex::default(),
-        };
+        let shared =
+            Shared { views: Views::new(store.clone()), store, settings, contexts, told: Mutex::default() };
         Self { shared: Arc::new(shared), registry, images_restored: Arc::default() }
     }
 
@@ -61,9 +51,9 @@ impl LocalWorker {
         self.shared.contexts.save()
     }
 
-    /// A client for files over HTTP.
-    pub(crate) fn client(&self) -> Result<reqwest::Client, StepError> {
-        crate::source::http::client(&self.shared.settings.proxy)
+    /// A client for the file at `url`.
+    pub(crate) fn client(&self, url: &str) -> Result<reqwest::Client, StepError> {
+        crate::source::http::client(url, &self.shared.settings.proxy)
     }
 }
 

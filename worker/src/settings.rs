@@ -3,6 +3,28 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bricklayer_solver::op::{GitSource, HttpSource};
+
+use crate::source::http::Download;
+
+/// What branches and URLs turned out to be. Workers that share them see the same commits and files, also if the server
+/// moves on meanwhile.
+#[derive(Debug, Clone, Default)]
+pub struct Pins(Arc<Known>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) downloads: Mutex<HashMap<HttpSource, Download>>,
+    pub(crate) commits: Mutex<HashMap<GitSource, String>>,
+}
+
+impl Pins {
+    pub(crate) fn known(&self) -> &Known {
+        &self.0
+    }
+}
 
 use bricklayer_solver::op::ImageSource;
 
@@ -25,6 +47,8 @@ pub struct WorkerSettings {
     pub proxy: Vec<(String, String)>,
     /// Files made by the build are not newer than this (seconds since 1970).
     pub source_date_epoch: Option<i64>,
+    /// Shared by the workers of one build.
+    pub pins: Pins,
 }
 
 impl fmt::Debug for WorkerSettings {

@@ -276,14 +276,14 @@ fn strip_query(url: &str) -> &str {
 }
 
 fn basic(user: &str, password: &str) -> Option<HeaderValue> {
-    let encoded = encode(format!("{user}:{password}").as_bytes());
+    let encoded = base64(format!("{user}:{password}").as_bytes());
     let mut header = HeaderValue::from_str(&format!("Basic {encoded}")).ok()?;
     header.set_sensitive(true);
     Some(header)
 }
 
 /// Base 64 with padding (RFC 4648 §4).
-fn encode(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -314,7 +314,7 @@ mod tests {
             ("foobar", "Zm9vYmFy"),
             ("user:pässword?>", "dXNlcjpww6Rzc3dvcmQ/Pg=="),
         ] {
-            assert_eq!(encode(text.as_bytes()), expected);
+            assert_eq!(base64(text.as_bytes()), expected);
         }
     }
 }

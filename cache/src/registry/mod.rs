@@ -49,8 +49,10 @@ use bricklayer_solver::event::Task;
 use bricklayer_solver::image::ImageConfig;
 use bricklayer_solver::platform::Platform;
 
+pub use self::auth::base64;
 pub use self::error::RegistryError;
 pub use self::reference::{InvalidReference, Reference, Repository};
+pub use self::tls::file_client;
 use crate::store::{Descriptor, Store};
 
 /// How registries are reached. Nothing here is read from the environment: the command does that.

@@ -77,6 +77,26 @@ fn build(trust: Trust, options: &RegistryOptions) -> Result<Client, RegistryErro
     builder.build().map_err(|error| refused("HTTP client", error))
 }
 
+/// Starts a client for files on servers that are no registries, with the same TLS: certificates are checked by the
+/// system's roots. `https`: the first address is `https:`, so there must be such roots.
+///
+/// # Errors
+///
+/// [`RegistryError::Options`] if TLS cannot be set up.
+pub fn file_client(https: bool) -> Result<reqwest::ClientBuilder, RegistryError> {
+    let roots = match roots(&RegistryOptions::default()) {
+        // without roots, a redirection to `https:` fails by its certificate
+        Err(_) if !https => RootCertStore::empty(),
+        roots => roots?,
+    };
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| refused("TLS", error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Client::builder().tls_backend_preconfigured(tls))
+}
+
 /// The proxies that the options name.
 pub(super) fn proxies(options: &RegistryOptions) -> Result<Vec<Proxy>, RegistryError> {
     let mut found = Vec::new();

@@ -3,6 +3,7 @@
 use bricklayer_frontend::call::{check, outline, targets};
 use bricklayer_frontend::{Diagnostics, Dockerfile, render};
 use bricklayer_solver::event::Reporter;
+use tokio_util::sync::CancellationToken;
 
 use super::{Builder, input, options};
 use crate::error::Error;
@@ -39,7 +40,7 @@ impl Builder {
     ///
     /// [`Error::Dockerfile`] for what is wrong with it, unless that is what was asked.
     pub async fn call(&self, request: BuildRequest, call: Call, reporter: Reporter) -> Result<Answer, Error> {
-        let input = input::read(&self.store, &request, &reporter).await?;
+        let input = input::read(self, &request, &reporter, &CancellationToken::new()).await?;
         let options = options(&request, &input);
         let resolver = self.resolver(&request, &input, &reporter);
         self.blocking(move || {

@@ -96,7 +96,8 @@ impl From<Forecast> for Fate {
 
 impl Builder {
     /// Says what [`build`](Self::build) would do, for every step that the target needs. Nothing runs and no output is
-    /// written; files of the contexts are hashed, and configs of base images fetched, as far as keys need them.
+    /// written; files of the contexts are hashed, and configs of base images fetched, as far as keys need them. A context
+    /// that is elsewhere is fetched, for its Dockerfile.
     ///
     /// # Errors
     ///
@@ -108,7 +109,7 @@ impl Builder {
         reporter: Reporter,
         cancel: CancellationToken,
     ) -> Result<Explanation, Error> {
-        let input = input::read(&self.store, &request, &reporter).await?;
+        let input = input::read(self, &request, &reporter, &cancel).await?;
         let (lowered, result) = self.lower(&request, &input, &reporter).await?;
         let warnings = result.warnings;
         let Some(root) = lowered.build.root else { return Ok(Explanation { steps: Vec::new(), warnings }) };

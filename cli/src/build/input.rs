@@ -4,18 +4,22 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bricklayer_cache::Store;
-use bricklayer_cache::root::Root;
+use bricklayer_cache::root::{Kind, Root};
 use bricklayer_frontend::{NamedContext, ignore};
 use bricklayer_solver::event::Reporter;
+use bricklayer_worker::Pins;
+use tokio_util::sync::CancellationToken;
 
-use super::{done, internal_task};
+use super::context::{self, Remote};
+use super::{Builder, done, internal_task};
 use crate::error::Error;
 use crate::request::{BuildRequest, Context, DockerfileSource, NamedContextSource};
 
 /// A Dockerfile or ignore file in bytes, at the most.
-const TEXT_LIMIT: u64 = 64 << 20;
+pub(super) const TEXT_LIMIT: u64 = 64 << 20;
 
 /// What a build reads before anything is built.
 pub(super) struct Input {
@@ -25,6 +29,10 @@ pub(super) struct Input {
     pub(super) text: Vec<u8>,
     /// The context's ignore patterns.
     pub(super) ignore: Vec<String>,
+    /// The context's URL, if it is no local directory.
+    pub(super) remote_context: Option<String>,
+    /// What the URLs that were asked already turned out to be.
+    pub(super) pins: Pins,
     /// Named contexts as the frontend takes them.
     pub(super) contexts: Vec<(String, NamedContext)>,
     /// Local directories by the names that the graph has for them.
@@ -33,17 +41,36 @@ pub(super) struct Input {
     _scratch: Vec<tempfile::TempDir>,
 }
 
+/// Where a Dockerfile may lie.
+struct Place {
+    root: Arc<Root>,
+    /// What people call it.
+    shown: String,
+    /// The directory, as it may be typed.
+    directory: Option<PathBuf>,
+}
+
 /// Reads it.
-pub(super) async fn read(store: &Store, request: &BuildRequest, reporter: &Reporter) -> Result<Input, Error> {
-    let task = internal_task(reporter, "[internal] load build definition");
+pub(super) async fn read(
+    builder: &Builder,
+    request: &BuildRequest,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Input, Error> {
+    let store = &builder.store;
     let mut locals = HashMap::new();
     let mut scratch = Vec::new();
-    let context = match &request.context {
+    let pins = Pins::default();
+    let mut remote_context = None;
+    let mut fetched = None;
+    let place = match &request.context {
         Context::Directory(path) => {
             if !path.is_dir() {
                 return Err(Error::new(format!("the context `{}` is not a directory", path.display())));
             }
-            Some(path.clone())
+            locals.insert("context".to_owned(), path.clone());
+            let (root, shown) = (Arc::new(open_root(path)?), format!("`{}`", path.display()));
+            Some(Place { root, shown, directory: Some(path.clone()) })
         }
         Context::Empty => {
             let dir = empty_directory(store)?;
@@ -51,18 +78,48 @@ pub(super) async fn read(store: &Store, request: &BuildRequest, reporter: &Repor
             scratch.push(dir);
             None
         }
-        Context::Tar(_) => return Err(Error::new("a tar archive as context is not supported yet")),
+        Context::Tar(reader) => {
+            let task = internal_task(reporter, "[internal] unpack the context");
+            let dir = empty_directory(store)?;
+            let (reader, path) = (reader.clone(), dir.path().to_owned());
+            builder.blocking(move || context::unpack(&reader, &path)).await?;
+            done(&task);
+            let root = Arc::new(open_root(dir.path())?);
+            locals.insert("context".to_owned(), dir.path().to_owned());
+            scratch.push(dir);
+            Some(Place { root, shown: "the archive that is the context".to_owned(), directory: None })
+        }
         Context::Remote(url) => {
-            return Err(Error::new(format!("`{url}`: remote contexts are not supported yet")));
+            remote_context = Some(url.clone());
+            let shown = format!("`{}`", context::without_user(url));
+            match &request.dockerfile {
+                // the Dockerfile is here already, and may not need the context at all
+                DockerfileSource::Text(_) | DockerfileSource::File(_) => None,
+                source => match context::fetch(builder, request, url, &pins, reporter, cancel).await? {
+                    Remote::Files(root) => Some(Place { root, shown, directory: None }),
+                    Remote::Dockerfile(text) => {
+                        if let DockerfileSource::PathInContext(path) = source {
+                            return Err(Error::new(format!(
+                                "{shown} is a file and no archive that could hold `{path}`"
+                            )));
+                        }
+                        fetched = Some((context::without_user(url), text, None));
+                        None
+                    }
+                },
+            }
         }
     };
-    if let Some(path) = &context {
-        locals.insert("context".to_owned(), path.clone());
-    }
-    let (dockerfile, text, beside) = dockerfile(request, context.as_deref())?;
-    let ignore = match (beside, &context) {
-        (Some(patterns), _) => patterns,
-        (None, Some(directory)) => ignore_file(directory, ".dockerignore")?.unwrap_or_default(),
+    let task = internal_task(reporter, "[internal] load build definition");
+    let (dockerfile, text, beside) = match fetched {
+        Some(fetched) => fetched,
+        None => dockerfile(request, place.as_ref())?,
+    };
+    // ignore files are for local directories: whoever packed an archive or committed a tree has chosen already
+    let ignore = match (&place, beside) {
+        (Some(Place { directory: None, .. }), _) => Vec::new(),
+        (_, Some(patterns)) => patterns,
+        (Some(place), None) => ignore_file(place, ".dockerignore")?.unwrap_or_default(),
         (None, None) => Vec::new(),
     };
     let mut contexts = Vec::new();
@@ -77,7 +134,9 @@ pub(super) async fn read(store: &Store, request: &BuildRequest, reporter: &Repor
                 }
                 let local = format!("context:{name}");
                 locals.insert(local.clone(), path.clone());
-                let ignore = ignore_file(path, ".dockerignore")?.unwrap_or_default();
+                let (root, shown) = (Arc::new(open_root(path)?), format!("`{}`", path.display()));
+                let place = Place { root, shown, directory: Some(path.clone()) };
+                let ignore = ignore_file(&place, ".dockerignore")?.unwrap_or_default();
                 NamedContext::Local { name: local, ignore }
             }
             NamedContextSource::Image(reference) => NamedContext::Image(reference.clone()),
@@ -87,7 +146,7 @@ pub(super) async fn read(store: &Store, request: &BuildRequest, reporter: &Repor
         contexts.push((name.clone(), context));
     }
     done(&task);
-    Ok(Input { dockerfile, text, ignore, contexts, locals, _scratch: scratch })
+    Ok(Input { dockerfile, text, ignore, remote_context, pins, contexts, locals, _scratch: scratch })
 }
 
 fn empty_directory(store: &Store) -> Result<tempfile::TempDir, Error> {
@@ -101,7 +160,7 @@ type IgnorePatterns = Option<Vec<String>>;
 /// The Dockerfile's name, its text, and the patterns of the ignore file beside it (which then replaces the context's).
 fn dockerfile(
     request: &BuildRequest,
-    context: Option<&Path>,
+    context: Option<&Place>,
 ) -> Result<(String, Vec<u8>, IgnorePatterns), Error> {
     match &request.dockerfile {
         DockerfileSource::Text(text) => Ok(("Dockerfile".to_owned(), text.clone().into_bytes(), None)),
@@ -125,42 +184,40 @@ fn dockerfile(
     }
 }
 
-fn in_context(context: Option<&Path>, names: &[&str]) -> Result<(String, Vec<u8>, IgnorePatterns), Error> {
-    let Some(directory) = context else {
+fn in_context(context: Option<&Place>, names: &[&str]) -> Result<(String, Vec<u8>, IgnorePatterns), Error> {
+    let Some(place) = context else {
         return Err(Error::new("there is no Dockerfile in an empty context").with_hint("name one with -f"));
     };
-    let root = open_root(directory)?;
     for name in names {
-        match root.read_small(name.as_ref(), TEXT_LIMIT) {
+        match place.root.read_small(name.as_ref(), TEXT_LIMIT) {
             Ok(text) => {
-                let beside = ignore_file(directory, &format!("{name}.dockerignore"))?;
+                let beside = ignore_file(place, &format!("{name}.dockerignore"))?;
                 return Ok(((*name).to_owned(), text, beside));
             }
             Err(error) if error.is_not_found() => {}
             Err(error) => {
-                return Err(Error::because(
-                    format!("cannot read the Dockerfile in `{}`", directory.display()),
-                    error,
-                ));
+                return Err(Error::because(format!("cannot read the Dockerfile in {}", place.shown), error));
             }
         }
     }
-    let error = Error::new(format!("no {} in `{}`", names[0], directory.display()));
+    let error = Error::new(format!("no {} in {}", names[0], place.shown));
     let other = ["Containerfile", "docker/Dockerfile", "build/Dockerfile"];
-    Err(match other.iter().find(|name| directory.join(name).is_file()) {
+    let is_file = |name: &&&str| matches!(place.root.stat(name.as_ref()), Ok(Some(metadata)) if metadata.kind == Kind::File);
+    Err(match other.iter().find(is_file) {
         Some(name) => {
-            error.with_hint(format!("there is a {name}: pass -f {}", directory.join(name).display()))
+            let path = place.directory.as_ref().map_or_else(|| PathBuf::from(name), |d| d.join(name));
+            error.with_hint(format!("there is a {name}: pass -f {}", path.display()))
         }
         None => error.with_hint("name the Dockerfile with -f"),
     })
 }
 
 /// The patterns of an ignore file below a directory; a link in it leads nowhere outside.
-fn ignore_file(directory: &Path, name: &str) -> Result<IgnorePatterns, Error> {
-    match open_root(directory)?.read_small(name.as_ref(), TEXT_LIMIT) {
+fn ignore_file(place: &Place, name: &str) -> Result<IgnorePatterns, Error> {
+    match place.root.read_small(name.as_ref(), TEXT_LIMIT) {
         Ok(text) => Ok(Some(ignore::parse(&text))),
         Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(Error::because(format!("cannot read {name} in `{}`", directory.display()), error)),
+        Err(error) => Err(Error::because(format!("cannot read {name} in {}", place.shown), error)),
     }
 }
 

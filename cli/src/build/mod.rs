@@ -1,10 +1,11 @@
 //! The builder: a store and registries, and one build followed through the house.
 //!
-//! A build reads its Dockerfile and ignore file ([`input`]), lowers it, asking images and files of the context through
+//! A build reads its Dockerfile and ignore file ([`input`]; [`context`] brings what is no directory), lowers it, asking images and files of the context through
 //! [`resolve`], has the graph solved by a worker of its own, packs layers while later steps still run ([`pack`]),
 //! and writes what was asked for ([`export`]).
 
 mod call;
+mod context;
 mod explain;
 mod export;
 mod input;
@@ -28,7 +29,7 @@ use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::schedule::{SolveError, Solver, SolverOptions, StepReport, StepState};
 use bricklayer_solver::worker::Worker;
 use bricklayer_solver::{Digest, Platform};
-use bricklayer_worker::{LocalWorker, WorkerSettings};
+use bricklayer_worker::{LocalWorker, Pins, WorkerSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
@@ -113,7 +114,7 @@ impl Builder {
         cancel: CancellationToken,
     ) -> Result<BuildResult, Error> {
         let names = request.tags.iter().map(|tag| parse(tag)).collect::<Result<Vec<Reference>, Error>>()?;
-        let input = input::read(&self.store, &request, &reporter).await?;
+        let input = input::read(self, &request, &reporter, &cancel).await?;
         let (build, mut result) = self.lower(&request, &input, &reporter).await?;
         let targets = export::plan(&request, &names, &build, &reporter)?;
         let room = Arc::clone(&targets.room);
@@ -340,7 +341,7 @@ fn options(request: &BuildRequest, input: &input::Input) -> Options {
         build_platform: Platform::host(),
         contexts: input.contexts.clone(),
         ignore: input.ignore.clone(),
-        remote_context: None,
+        remote_context: input.remote_context.clone(),
         no_cache: request.no_cache,
         no_cache_filter: request.no_cache_filter.clone(),
         network: request.network,
@@ -367,12 +368,23 @@ fn settings(request: &BuildRequest, input: &input::Input, lowered: &Lowered) -> 
                 _ => None,
             })
             .collect(),
+        source_date_epoch: lowered.source_date_epoch,
+        ..base_settings(request, input.pins.clone())
+    }
+}
+
+/// What a worker may use before there is a Dockerfile.
+fn base_settings(request: &BuildRequest, pins: Pins) -> WorkerSettings {
+    WorkerSettings {
+        locals: std::collections::HashMap::new(),
+        images: Vec::new(),
         secrets: request.secrets.iter().map(|s| (s.id.clone(), s.value.clone())).collect(),
         ssh: request.ssh.iter().map(|s| (s.id.clone(), s.socket.clone())).collect(),
         allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         proxy: request.proxy.clone(),
-        source_date_epoch: lowered.source_date_epoch,
+        source_date_epoch: None,
+        pins,
     }
 }
 

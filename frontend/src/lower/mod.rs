@@ -21,6 +21,7 @@ mod stage;
 mod state;
 
 pub(crate) use outline::{Outlined, described};
+pub use source::remote_context;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

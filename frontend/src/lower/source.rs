@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use bricklayer_solver::Platform;
-use bricklayer_solver::graph::{Input, StepInfo, Usage, VertexId};
+use bricklayer_solver::graph::{Graph, Input, StepInfo, Usage, VertexId};
 use bricklayer_solver::op::{
     Copy, FileAction, FileOp, HttpSource, ImageSource, LocalSource, Op, Selection, Source,
 };
@@ -11,7 +11,7 @@ use bricklayer_solver::op::{
 use super::Lowering;
 use super::run::at;
 use super::state::Root;
-use crate::api::{NamedContext, ResolvedImage};
+use crate::api::{NamedContext, RemoteContext, ResolvedImage};
 use crate::diagnostics::Diagnostic;
 use crate::git;
 use crate::instruction::Word;
@@ -22,51 +22,20 @@ impl Lowering<'_> {
         match &self.options.remote_context {
             None => {
                 let source = LocalSource { name: "context".to_owned(), ignore: self.options.ignore.clone() };
-                Ok(self.source(Source::Local(source), "[internal] load build context".to_owned()))
+                Ok(self.source(Source::Local(source), MAIN_CONTEXT.to_owned()))
             }
             Some(url) => {
                 let url = url.clone();
-                self.remote_context(&url, "[internal] load build context", true)
+                self.remote_context(&url, MAIN_CONTEXT, true)
             }
         }
     }
 
     /// A context that is a git repository or a file over HTTP, which is unpacked if it is an archive and `unpack` says so.
     fn remote_context(&mut self, url: &str, name: &str, unpack: bool) -> Result<VertexId, Diagnostic> {
-        // this old spelling is taken for contexts only
-        let full = if url.starts_with("github.com/") {
-            format!("https://{}", with_git_suffix(url))
-        } else {
-            url.to_owned()
-        };
-        let shown = |reason: String| {
-            Diagnostic::error_outside(format!("the context `{}` can't be used: {reason}", without_user(url)))
-        };
-        match git::parse(&full) {
-            Err(error) => Err(shown(error.to_string())),
-            Ok(Some(mut found)) => {
-                found.source.keep_git_dir = found.keep_git_dir.unwrap_or_else(|| {
-                    self.build_args
-                        .get("BUILDKIT_CONTEXT_KEEP_GIT_DIR")
-                        .is_some_and(|v| matches!(v.as_str(), "1" | "true"))
-                });
-                Ok(self.source(Source::Git(found.source), format!("{name} {}", without_user(url))))
-            }
-            Ok(None) if git::is_http(&full) => {
-                if git::url_has_credentials(&full) {
-                    return Err(shown("the URL holds credentials".to_owned()));
-                }
-                let filename = "context".to_owned();
-                let http = HttpSource { url: full, checksum: None, filename: filename.clone() };
-                let file = self.source(Source::Http(http), format!("{name} {}", without_user(url)));
-                if !unpack {
-                    return Ok(file);
-                }
-                let selection = Selection { paths: vec![filename], ..Selection::default() };
-                Ok(self.copied(file, selection, true, name.to_owned()))
-            }
-            Ok(None) => Err(shown("it is neither a git repository nor an HTTP address".to_owned())),
-        }
+        let (build_args, no_cache) = (&self.options.build_args, self.options.no_cache);
+        let steps = remote_steps(&mut self.graph, url, name, build_args, no_cache, self.epoch)?;
+        Ok(if unpack { steps.files } else { steps.source })
     }
 
     /// A named context's files.
@@ -139,24 +108,11 @@ impl Lowering<'_> {
 
     /// A step that copies to the root of an empty directory.
     fn copied(&mut self, from: VertexId, selection: Selection, unpack: bool, name: String) -> VertexId {
-        let copy = Copy {
-            input: 0,
-            selection: selection.clone(),
-            dest: "/".to_owned(),
-            owner: None,
-            mode: None,
-            unpack,
-            replace: false,
-            created: self.epoch,
-        };
-        let op = Op::File(FileOp { base: None, actions: vec![FileAction::Copy(copy)] });
-        let info = StepInfo { name, ..StepInfo::default() };
-        self.graph.add(op, vec![Input { vertex: from, usage: Usage::Files(selection) }], info)
+        copied(&mut self.graph, from, selection, unpack, name, self.epoch)
     }
 
     fn source(&mut self, source: Source, name: String) -> VertexId {
-        let info = StepInfo { name, no_cache: self.options.no_cache, ..StepInfo::default() };
-        self.graph.add(Op::Source(source), Vec::new(), info)
+        add_source(&mut self.graph, self.options.no_cache, source, name)
     }
 
     /// The layers of an image that a stage stands on.
@@ -189,6 +145,111 @@ impl Lowering<'_> {
         };
         self.graph.add(Op::Source(Source::Image(source)), Vec::new(), info)
     }
+}
+
+/// The steps that bring a context which is not on this machine.
+struct RemoteSteps {
+    /// The checkout, or the file `context` that was downloaded.
+    source: VertexId,
+    /// The context's files: a downloaded archive is unpacked for that.
+    files: VertexId,
+}
+
+/// The steps for the context at `url`; `name` stands before it in what people see.
+fn remote_steps(
+    graph: &mut Graph,
+    url: &str,
+    name: &str,
+    build_args: &[(String, Option<String>)],
+    no_cache: bool,
+    epoch: Option<i64>,
+) -> Result<RemoteSteps, Diagnostic> {
+    // this old spelling is taken for contexts only
+    let full = if url.starts_with("github.com/") {
+        format!("https://{}", with_git_suffix(url))
+    } else {
+        url.to_owned()
+    };
+    let shown = |reason: String| {
+        Diagnostic::error_outside(format!("the context `{}` can't be used: {reason}", without_user(url)))
+    };
+    let label = format!("{name} {}", without_user(url));
+    match git::parse(&full) {
+        Err(error) => Err(shown(error.to_string())),
+        Ok(Some(mut found)) => {
+            found.source.keep_git_dir = found.keep_git_dir.unwrap_or_else(|| {
+                let wanted = build_args.iter().rfind(|(name, _)| name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+                wanted.is_some_and(|(_, v)| matches!(v.as_deref(), Some("1" | "true")))
+            });
+            let source = add_source(graph, no_cache, Source::Git(found.source), label);
+            Ok(RemoteSteps { source, files: source })
+        }
+        Ok(None) if git::is_http(&full) => {
+            if git::url_has_credentials(&full) {
+                return Err(shown("the URL holds credentials".to_owned()));
+            }
+            let filename = REMOTE_FILE.to_owned();
+            let http = HttpSource { url: full, checksum: None, filename: filename.clone() };
+            let source = add_source(graph, no_cache, Source::Http(http), label);
+            let selection = Selection { paths: vec![filename], ..Selection::default() };
+            let files = copied(graph, source, selection, true, name.to_owned(), epoch);
+            Ok(RemoteSteps { source, files })
+        }
+        Ok(None) => Err(shown("it is neither a git repository nor an HTTP address".to_owned())),
+    }
+}
+
+/// The name that a downloaded context gets, as in BuildKit.
+const REMOTE_FILE: &str = "context";
+
+/// What brings the main context from `url`, a git repository or an HTTP address: the steps that a lowered Dockerfile
+/// has for it too, for whoever needs its files before there is a Dockerfile. `epoch`: seconds since 1970, as in
+/// [`Options`](crate::Options).
+///
+/// # Errors
+///
+/// If `url` is neither, or holds credentials.
+pub fn remote_context(
+    url: &str,
+    build_args: &[(String, Option<String>)],
+    no_cache: bool,
+    epoch: Option<i64>,
+) -> Result<RemoteContext, Diagnostic> {
+    let mut graph = Graph::new();
+    let steps = remote_steps(&mut graph, url, MAIN_CONTEXT, build_args, no_cache, epoch)?;
+    let file = (steps.source != steps.files).then(|| REMOTE_FILE.to_owned());
+    Ok(RemoteContext { graph, source: steps.source, files: steps.files, file })
+}
+
+/// What people see of the main context.
+const MAIN_CONTEXT: &str = "[internal] load build context";
+
+fn add_source(graph: &mut Graph, no_cache: bool, source: Source, name: String) -> VertexId {
+    let info = StepInfo { name, no_cache, ..StepInfo::default() };
+    graph.add(Op::Source(source), Vec::new(), info)
+}
+
+fn copied(
+    graph: &mut Graph,
+    from: VertexId,
+    selection: Selection,
+    unpack: bool,
+    name: String,
+    created: Option<i64>,
+) -> VertexId {
+    let copy = Copy {
+        input: 0,
+        selection: selection.clone(),
+        dest: "/".to_owned(),
+        owner: None,
+        mode: None,
+        unpack,
+        replace: false,
+        created,
+    };
+    let op = Op::File(FileOp { base: None, actions: vec![FileAction::Copy(copy)] });
+    let info = StepInfo { name, ..StepInfo::default() };
+    graph.add(op, vec![Input { vertex: from, usage: Usage::Files(selection) }], info)
 }
 
 /// A URL as it may be shown.

@@ -49,7 +49,12 @@ impl ContextSet {
         let directory = self
             .directory(&source.name)
             .ok_or_else(|| FilesError::NoContext { name: source.name.clone() })?;
-        let index = self.indexes.as_deref().map(|indexes| indexes.join(index::file_name(directory)));
+        // a scratch directory of the store is there for one build only
+        let lasting = |indexes: &&Path| {
+            indexes.parent().is_none_or(|store| !directory.starts_with(store.join("ingest")))
+        };
+        let indexes = self.indexes.as_deref().filter(lasting);
+        let index = indexes.map(|indexes| indexes.join(index::file_name(directory)));
         let mut tree = SourceTree::local(directory, &source.ignore, index.as_deref())?;
         if source.name != "context" {
             tree = tree.labelled(format!("context `{}`", source.name));

@@ -126,9 +126,10 @@ fn stalled(url: &str) -> Failed {
 }
 
 /// A client that goes through the given proxies and follows redirects to http(s) only.
-pub(crate) fn client(proxy: &[(String, String)]) -> Result<reqwest::Client, StepError> {
+pub(crate) fn client(url: &str, proxy: &[(String, String)]) -> Result<reqwest::Client, StepError> {
     let failed = |e: reqwest::Error| StepError::with_source("cannot set up the HTTP client", e);
-    let mut builder = reqwest::Client::builder()
+    let mut builder = bricklayer_cache::registry::file_client(url.starts_with("https:"))
+        .map_err(|e| StepError::with_source("cannot set up the HTTP client", e))?
         .user_agent(concat!("bricklayer/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(STALL)
         .no_proxy();

@@ -1,6 +1,7 @@
 //! FROM, ADD URL, ADD of git repositories: files from outside become layers.
 
 use bricklayer_cache::Store;
+use bricklayer_cache::registry::base64;
 use bricklayer_cache::root::Root;
 use bricklayer_cache::store::Descriptor;
 use bricklayer_solver::Digest;
@@ -119,14 +120,23 @@ impl LocalWorker {
     }
 
     async fn download(&self, source: &HttpSource, task: &Task) -> Result<Download, StepError> {
-        if let Some(known) = self.shared.downloads.lock().expect("no holder panics").get(source) {
+        if let Some(known) =
+            self.shared.settings.pins.known().downloads.lock().expect("no holder panics").get(source)
+        {
             return Ok(known.clone());
         }
-        let authorization = self.shared.authorization("HTTP", &source.url);
-        let client = self.client()?;
+        let authorization = self.shared.http_authorization(&source.url);
+        let client = self.client(&source.url)?;
         let download =
             http::download(&client, &self.shared.store, source, authorization.as_deref(), task).await?;
-        self.shared.downloads.lock().expect("no holder panics").insert(source.clone(), download.clone());
+        self.shared
+            .settings
+            .pins
+            .known()
+            .downloads
+            .lock()
+            .expect("no holder panics")
+            .insert(source.clone(), download.clone());
         Ok(download)
     }
 
@@ -156,11 +166,20 @@ impl LocalWorker {
     }
 
     async fn commit_of(&self, source: &GitSource) -> Result<String, StepError> {
-        if let Some(known) = self.shared.commits.lock().expect("no holder panics").get(source) {
+        if let Some(known) =
+            self.shared.settings.pins.known().commits.lock().expect("no holder panics").get(source)
+        {
             return Ok(known.clone());
         }
         let commit = self.shared.git(source).resolve(source).await?;
-        self.shared.commits.lock().expect("no holder panics").insert(source.clone(), commit.clone());
+        self.shared
+            .settings
+            .pins
+            .known()
+            .commits
+            .lock()
+            .expect("no holder panics")
+            .insert(source.clone(), commit.clone());
         Ok(commit)
     }
 
@@ -177,31 +196,44 @@ impl LocalWorker {
 }
 
 impl Shared {
-    /// The secret that BuildKit's users give for a host: `HTTP_AUTH_HEADER_<host>`, or `…_TOKEN_<host>` as a bearer token.
-    fn authorization(&self, family: &str, url: &str) -> Option<String> {
-        let rest = url.split_once("://")?.1;
-        let host = rest.split(['/', '?', '#']).next()?;
-        let text = |name: String| {
-            let value = self.settings.secrets.get(&name)?;
-            Some(String::from_utf8_lossy(value).trim().to_owned())
+    /// A secret's text.
+    fn secret(&self, name: &str) -> Option<String> {
+        let value = self.settings.secrets.get(name)?;
+        Some(String::from_utf8_lossy(value).trim().to_owned())
+    }
+
+    /// The `Authorization` header for a URL, from the secrets that BuildKit's users give for its host:
+    /// `HTTP_AUTH_HEADER_<host>`, or `HTTP_AUTH_TOKEN_<host>` as a bearer token.
+    fn http_authorization(&self, url: &str) -> Option<String> {
+        let host = host_of(url)?;
+        self.secret(&format!("HTTP_AUTH_HEADER_{host}")).or_else(|| {
+            self.secret(&format!("HTTP_AUTH_TOKEN_{host}")).map(|token| format!("Bearer {token}"))
+        })
+    }
+
+    /// The same for a repository: `GIT_AUTH_HEADER.<host>` or `GIT_AUTH_TOKEN.<host>`, and without a host for all. A token is
+    /// the password of `x-access-token`. What names no host never goes over a connection that is not encrypted.
+    fn git_authorization(&self, remote: &str) -> Option<String> {
+        let host = host_of(remote)?;
+        let all = remote.starts_with("https://");
+        if !all && !remote.starts_with("http://") {
+            return None;
+        }
+        let find = |family: &str| {
+            let general = || all.then(|| self.secret(family)).flatten();
+            self.secret(&format!("{family}.{host}")).or_else(general)
         };
-        text(format!("{family}_AUTH_HEADER_{host}"))
-            .or_else(|| text(format!("{family}_AUTH_TOKEN_{host}")).map(|token| format!("Bearer {token}")))
+        find("GIT_AUTH_HEADER").or_else(|| {
+            let token = find("GIT_AUTH_TOKEN")?;
+            Some(format!("Basic {}", base64(format!("x-access-token:{token}").as_bytes())))
+        })
     }
 
     fn git(&self, source: &GitSource) -> crate::source::git::Git {
-        let plain = |name: &str| {
-            let value = self.settings.secrets.get(name)?;
-            Some(String::from_utf8_lossy(value).trim().to_owned())
-        };
-        let header = self
-            .authorization("GIT", &source.remote)
-            .or_else(|| plain("GIT_AUTH_HEADER"))
-            .or_else(|| plain("GIT_AUTH_TOKEN").map(|token| format!("Bearer {token}")));
         crate::source::git::Git {
             proxy: self.settings.proxy.clone(),
             ssh_agent: self.settings.ssh.get("default").cloned(),
-            auth_header: header.filter(|_| source.remote.starts_with("https://")),
+            auth_header: self.git_authorization(&source.remote),
         }
     }
 }
@@ -220,6 +252,13 @@ fn lacks_layers(store: &Store, image: &ImageSource) -> bool {
     snapshot.layers.iter().any(|layer| {
         store.layer_info(layer.id).is_ok_and(|info| !info.tree && !info.blobs.iter().any(|blob| blob.present))
     })
+}
+
+/// Host and port of a URL.
+fn host_of(url: &str) -> Option<&str> {
+    let rest = url.split_once("://")?.1;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    Some(authority.rsplit_once('@').map_or(authority, |(_, host)| host))
 }
 
 /// What is needed of a manifest (OCI image-spec `manifest.md`).
