@@ -7,4 +7,6 @@ mod builds;
 mod explain;
 mod faults;
 mod images;
+mod servers;
+mod sources;
 mod support;
