@@ -205,3 +205,23 @@ fn the_store_is_kept_below_a_limit_without_what_the_build_uses() {
     let wrong = bench.build(&["--cache-limit", "much", &new]);
     assert_eq!(wrong.code, Some(2), "{}", wrong.text);
 }
+
+#[test]
+fn locked_caches_are_used_one_after_the_other_whatever_their_order() {
+    let bench = Bench::new();
+    // each RUN must be alone with both caches; taken one by one in these orders, the two would wait for ever
+    let alone = "[ ! -e /a/busy ] && touch /a/busy /b/busy && sleep 0.3 && rm /a/busy /b/busy";
+    let mounts = |one: &str, two: &str| {
+        format!(
+            "--mount=type=cache,sharing=locked,id={one},target=/{one} --mount=type=cache,sharing=locked,id={two},target=/{two}"
+        )
+    };
+    let dockerfile = format!(
+        "FROM base AS one\nRUN {} {alone} && echo 1 > /one\nFROM base AS two\nRUN {} {alone} && echo 2 > /two\n\
+         FROM scratch\nCOPY --from=one /one /\nCOPY --from=two /two /\n",
+        mounts("a", "b"),
+        mounts("b", "a")
+    );
+    let context = bench.context("context", &[("Dockerfile", &dockerfile)]);
+    bench.build(&["--jobs", "2", context.to_str().unwrap()]).fine();
+}

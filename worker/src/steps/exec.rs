@@ -4,8 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use bricklayer_cache::root::{Root, at};
-use bricklayer_cache::store::{CacheMount, LayerDraft};
-use bricklayer_solver::Digest;
+use bricklayer_cache::store::LayerDraft;
 use bricklayer_solver::event::{Stream, Task};
 use bricklayer_solver::op::{Exec, Mount, MountKind, Network, SecretMount, Security};
 use bricklayer_solver::record::{Output, Snapshot};
@@ -13,7 +12,7 @@ use bricklayer_solver::worker::StepError;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
 use tokio_util::sync::CancellationToken;
 
-use crate::export::{Owners, copy_tree};
+use super::cache::CacheMounts;
 use crate::local_worker::Shared;
 use crate::overlay;
 use crate::sandbox::{self, Attached, AttachedMount, Exit, User};
@@ -21,9 +20,9 @@ use crate::users;
 
 /// What must outlive the command: guards of cache mounts, and directories that are removed afterwards.
 #[derive(Default)]
-struct Held {
-    caches: Vec<CacheMount>,
-    scratch: Vec<tempfile::TempDir>,
+pub(super) struct Held {
+    caches: CacheMounts,
+    pub(super) scratch: Vec<tempfile::TempDir>,
 }
 
 impl Shared {
@@ -48,7 +47,7 @@ impl Shared {
         let root = mount_overlay(&lowers, Some((draft.tree(), draft.work())))?;
         let user = self.user(&root, &exec.user)?;
 
-        let mut held = Held::default();
+        let mut held = Held { caches: self.take_caches(exec, inputs, task, cancel)?, scratch: Vec::new() };
         let mut mounts = Vec::new();
         for mount in &exec.mounts {
             if let Some(what) = self.attach(mount, inputs, &mut held)? {
@@ -189,7 +188,7 @@ impl Shared {
                 })?;
                 Attached::Tree { fd, read_only: !writable }
             }
-            MountKind::Cache { .. } => self.cache(&mount.kind, inputs, held).map_err(|e| {
+            MountKind::Cache { .. } => held.caches.attach(&mount.kind, inputs).map_err(|e| {
                 StepError::with_source(format!("cannot mount the cache at {}", mount.target), e)
             })?,
             MountKind::Tmpfs { size } => Attached::Tmpfs { size: *size },
@@ -217,7 +216,7 @@ impl Shared {
 
     /// Files of an input as a mount of their own. What is written to a writable one goes to a directory that is thrown
     /// away.
-    fn bind(
+    pub(super) fn bind(
         &self,
         output: &Output,
         source: &str,
@@ -255,49 +254,6 @@ impl Shared {
             mount_overlay(&paths, upper.as_ref().map(|(tree, work)| (tree.as_path(), work.as_path())))?;
         subtree(&Root::from_fd(mount), &inside)
     }
-
-    fn cache(&self, mount: &MountKind, inputs: &[Output], held: &mut Held) -> Result<Attached, StepError> {
-        let MountKind::Cache { id, sharing, input, source, mode, uid, gid, read_only } = mount else {
-            return Err(StepError::new("not a cache mount"));
-        };
-        // other files or another owner to start with make another cache
-        let seed = input.map(|input| input_output(inputs, input)).transpose()?;
-        let mut identity = id.clone();
-        if seed.is_some() || mode.is_some() || uid.is_some() || gid.is_some() {
-            identity = format!(
-                "{id}\0{source}\0{mode:?}\0{uid:?}\0{gid:?}\0{}",
-                seed.map_or(String::new(), seed_identity)
-            );
-        }
-        let cache = self
-            .store
-            .cache_mount(&identity, *sharing)
-            .map_err(|e| StepError::with_source(format!("cache `{id}` can't be used"), e))?;
-        if cache.fresh {
-            if let Some(seed) = seed {
-                let mut scratch = Held::default();
-                let from = self.bind(seed, source, false, &mut scratch)?;
-                copy_tree(&Root::from_fd(from), &open_root(&cache.path)?, Owners::Kept)
-                    .map_err(|e| StepError::with_source(format!("cannot fill cache `{id}`"), e))?;
-            }
-            let root = open_root(&cache.path)?;
-            let failed = |e: rustix::io::Errno| {
-                StepError::with_source(format!("cannot prepare cache `{id}`"), std::io::Error::from(e))
-            };
-            if seed.is_none() || uid.is_some() || gid.is_some() {
-                let (owner, group) = (Uid::from_raw(uid.unwrap_or(0)), Gid::from_raw(gid.unwrap_or(0)));
-                fchown(root.as_fd(), Some(owner), Some(group)).map_err(failed)?;
-            }
-            if seed.is_none() || mode.is_some() {
-                fchmod(root.as_fd(), Mode::from_raw_mode(mode.unwrap_or(0o755))).map_err(failed)?;
-            }
-        }
-        // the directory itself: what one step writes, the others see
-        let fd = overlay::subtree(open_root(&cache.path)?.as_fd(), Path::new("/"))
-            .map_err(|e| StepError::with_source(format!("cannot open cache `{id}`"), e))?;
-        held.caches.push(cache);
-        Ok(Attached::Tree { fd, read_only: *read_only })
-    }
 }
 
 pub(crate) fn mount_overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, StepError> {
@@ -311,7 +267,7 @@ pub(crate) fn mount_overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> 
     })
 }
 
-fn open_root(path: &Path) -> Result<Root, StepError> {
+pub(super) fn open_root(path: &Path) -> Result<Root, StepError> {
     Root::open(path).map_err(|e| StepError::with_source(format!("cannot open `{}`", path.display()), e))
 }
 
@@ -320,7 +276,7 @@ fn subtree(root: &Root, source: &Path) -> Result<OwnedFd, StepError> {
         .map_err(|e| StepError::with_source(format!("`{}` is not there", source.display()), e))
 }
 
-fn input_output(inputs: &[Output], input: usize) -> Result<&Output, StepError> {
+pub(super) fn input_output(inputs: &[Output], input: usize) -> Result<&Output, StepError> {
     inputs.get(input).ok_or_else(|| StepError::new(format!("the step has no input {input}")))
 }
 
@@ -331,19 +287,6 @@ pub(crate) fn snapshot(inputs: &[Output], input: usize) -> Result<Snapshot, Step
         Output::Local { name, .. } => {
             Err(StepError::new(format!("the local directory `{name}` can't be a root filesystem")))
         }
-    }
-}
-
-fn seed_identity(seed: &Output) -> String {
-    match seed {
-        Output::Snapshot(snapshot) => {
-            let mut bytes = Vec::new();
-            for layer in &snapshot.layers {
-                bytes.extend_from_slice(layer.content.as_bytes());
-            }
-            Digest::of(&bytes).hex()
-        }
-        Output::Local { name, .. } => format!("local {name}"),
     }
 }
 

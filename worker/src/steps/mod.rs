@@ -1,5 +1,6 @@
 //! One file a kind of op: what the solver asks of the worker, done with the store, overlay mounts and sandboxes.
 
+mod cache;
 mod exec;
 mod file;
 mod source;
