@@ -5,6 +5,7 @@
 //! followed through real directories only.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 
@@ -87,6 +88,7 @@ impl Git {
             let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
             self.run(at, &update, &source.remote).await?;
         }
+        plain_modes(&work)?;
         let root = real_subdirectory(&work, &source.subdir)?;
         let git_dir = work.join(".git");
         if source.keep_git_dir && root != work {
@@ -205,6 +207,23 @@ fn pick_reference(listing: &str, wanted: &str) -> Option<String> {
     .filter(|commit| is_commit(commit))
 }
 
+/// Gives what git made the modes that it has for any umask: git keeps of a file only whether it can be run.
+fn plain_modes(checkout: &Path) -> Result<(), StepError> {
+    for entry in walkdir::WalkDir::new(checkout).min_depth(1) {
+        let entry = entry.map_err(|e| StepError::with_source("cannot list the checkout", e))?;
+        let failed = |e: std::io::Error| {
+            StepError::with_source(format!("cannot set the mode of `{}`", entry.path().display()), e)
+        };
+        let metadata = entry.path().symlink_metadata().map_err(failed)?;
+        if metadata.is_symlink() {
+            continue;
+        }
+        let mode = if metadata.is_dir() || metadata.mode() & 0o100 != 0 { 0o755 } else { 0o644 };
+        std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// `subdir` of a checkout, through real directories only.
 fn real_subdirectory(checkout: &Path, subdir: &str) -> Result<PathBuf, StepError> {
     let mut path = checkout.to_path_buf();
@@ -274,6 +293,21 @@ mod tests {
         for text in ["..", "a/../..", "link", "link/etc", "nothere", ".git"] {
             assert!(real_subdirectory(dir.path(), text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn modes_do_not_depend_on_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
+        for (name, before, after) in [("d/f", 0o600, 0o644), ("d/x", 0o700, 0o755), ("d/w", 0o666, 0o644)] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(before)).unwrap();
+            plain_modes(dir.path()).unwrap();
+            assert_eq!(path.metadata().unwrap().mode() & 0o7777, after, "{name}");
+        }
+        assert_eq!(dir.path().join("d").metadata().unwrap().mode() & 0o7777, 0o755);
     }
 
     #[test]
