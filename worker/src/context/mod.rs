@@ -58,6 +58,9 @@ impl ContextSet {
         let mut tree = SourceTree::local(directory, &source.ignore, index.as_deref())?;
         if source.name != "context" {
             tree = tree.labelled(format!("context `{}`", source.name));
+        } else if indexes.is_some() {
+            // which directory that was is the first thing to check when a file is missing
+            tree = tree.labelled(format!("the context `{}`", directory.display()));
         }
         let tree = Arc::new(tree);
         open.insert(source.clone(), Arc::clone(&tree));
