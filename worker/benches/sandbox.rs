@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bricklayer_solver::op::{Limits, Network, Security};
 use bricklayer_worker::overlay;
-use bricklayer_worker::sandbox::{Command, User, run};
+use bricklayer_worker::sandbox::{CapabilityChanges, Command, Stdio, User, run};
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,9 @@ fn command(folder: &Path, network: Network) -> Command {
         mounts: Vec::new(),
         network,
         security: Security::Sandbox,
+        capabilities: CapabilityChanges::default(),
+        read_only: false,
+        stdio: Stdio::default(),
         hostname: None,
         extra_hosts: Vec::new(),
         shm_size: None,

@@ -3,39 +3,35 @@
 //! A thread of its own enters the new namespaces, builds the mount tree there and starts the process; then it ends, and
 //! the namespaces live on with the process alone.
 
-use std::cell::RefCell;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use bricklayer_solver::op::{Network, Security};
 use bricklayer_sys::namespace::{Namespaces, enter_mounts, enter_network, set_host_name, unshare};
 use bricklayer_sys::spawn::{Child, End, Outcome, Plan, Stage, Strings, spawn};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
+use super::follow::{Input, Streams, follow};
 use super::socket::Forwarding;
+use super::stdio::Terminal;
 use super::stub::Stubs;
 use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs, seccomp};
 use crate::network::private::private;
 use crate::network::resolver::Resolver;
 use crate::network::{names, netlink};
 
-/// How soon a cancelled command is noticed.
-const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
-
 /// A command that was started.
 pub(super) struct Running {
     // The order matters: the child ends before its group is removed.
     child: Child,
     _helpers: Helpers,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    streams: Streams,
     group: Group,
     /// What is removed afterwards, and from where.
     stubs: Stubs,
@@ -135,11 +131,11 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
     let limits = limits::resolve(&command.ulimits)?;
     let guard = command.security == Security::Sandbox;
     let group = Group::new(&command.limits, command.cgroup_parent.as_deref(), guard)?;
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| SandboxError::setup("make a pipe", error));
-    // Standard input is at its end: the other end of the pipe is closed at once.
-    let (stdin, _) = pipe()?;
-    let (stdout, stdout_end) = pipe()?;
-    let (stderr, stderr_end) = pipe()?;
+    let mut streams = Streams { control: command.stdio.control.take(), ..Streams::default() };
+    let pipes = match command.stdio.terminal {
+        Some(_) => None,
+        None => Some(pipes(command.stdio.input.take(), &mut streams)?),
+    };
     let upper = match command.upper.take() {
         Some(upper) => upper,
         None => command.root.try_clone().map_err(|error| SandboxError::setup("copy a descriptor", error))?,
@@ -147,8 +143,8 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
     let program = command.args.first().cloned().unwrap_or_default();
     let cwd = command.cwd.clone();
     let mut stubs = Stubs::default();
-    let stdio = [stdin.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
-    let inside = Inside { words: &words, limits: &limits, group: &group, stdio };
+    let input = command.stdio.input.take();
+    let inside = Inside { words: &words, limits: &limits, group: &group, pipes: pipes.as_ref() };
     let started = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("sandbox".to_owned());
         let handle = thread
@@ -169,8 +165,13 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
         handle.join().map_err(|_| SandboxError::setup("start the sandbox", io::ErrorKind::Other))?
     });
     match started {
-        Ok(Started { child, helpers, notes }) => {
-            Ok(Running { child, _helpers: helpers, stdout, stderr, group, stubs, upper, program, cwd, notes })
+        Ok(Started { child, helpers, terminal, notes }) => {
+            if let Some(Terminal { ours, its }) = terminal {
+                streams.input = input.map(|from| follow_input(from, &ours, true)).transpose()?;
+                streams.stdout = Some(ours);
+                streams.terminal = Some(its);
+            }
+            Ok(Running { child, _helpers: helpers, streams, group, stubs, upper, program, cwd, notes })
         }
         Err(error) => {
             // What was made before it failed goes too; the first failure is the one to report.
@@ -180,10 +181,31 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
     }
 }
 
+/// Makes the command's standard input, output and error pipes; our ends of them go to `streams`.
+fn pipes(input: Option<OwnedFd>, streams: &mut Streams) -> Result<[OwnedFd; 3], SandboxError> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|error| SandboxError::setup("make a pipe", error));
+    let (stdin, stdin_end) = pipe()?;
+    let (stdout, stdout_end) = pipe()?;
+    let (stderr, stderr_end) = pipe()?;
+    // Without an input the other end is closed at once, and the command's input is at its end.
+    if let Some(from) = input {
+        streams.input = Some(follow_input(from, &stdin_end, false)?);
+    }
+    (streams.stdout, streams.stderr) = (Some(stdout), Some(stderr));
+    Ok([stdin, stdout_end, stderr_end])
+}
+
+fn follow_input(from: OwnedFd, to: &OwnedFd, terminal: bool) -> Result<Input, SandboxError> {
+    to.try_clone()
+        .and_then(|to| Input::new(from, to, terminal))
+        .map_err(|error| SandboxError::setup("pass on the input", error))
+}
+
 /// What the thread inside the namespaces gives back.
 struct Started {
     child: Child,
     helpers: Helpers,
+    terminal: Option<Terminal>,
     notes: Vec<String>,
 }
 
@@ -192,7 +214,8 @@ struct Inside<'a> {
     words: &'a Words,
     limits: &'a [(u32, u64, u64)],
     group: &'a Group,
-    stdio: [BorrowedFd<'a>; 3],
+    /// What the command reads and writes, where it has no terminal.
+    pipes: Option<&'a [OwnedFd; 3]>,
 }
 
 impl Inside<'_> {
@@ -241,6 +264,8 @@ impl Inside<'_> {
                 resolv_conf,
                 cwd: &command.cwd,
                 user: &command.user,
+                read_only: command.read_only,
+                terminal: command.stdio.terminal,
                 no_devices: sandboxed && !self.group.guards_devices,
             },
             stubs,
@@ -251,8 +276,9 @@ impl Inside<'_> {
             groups.insert(0, command.user.gid);
         }
         let procs = self.group.procs();
+        let capabilities = policy::capabilities(command.security, command.capabilities);
         let filter = if sandboxed {
-            let filter = seccomp::filter();
+            let filter = seccomp::filter(capabilities.bounding);
             Some(filter.ok_or_else(|| {
                 let machine = std::env::consts::ARCH;
                 SandboxError::Invalid(format!(
@@ -262,11 +288,17 @@ impl Inside<'_> {
         } else {
             None
         };
+        let stdio = match (self.pipes, &tree.terminal) {
+            (_, Some(terminal)) => [terminal.its.as_fd(); 3],
+            (Some(pipes), None) => pipes.each_ref().map(AsFd::as_fd),
+            (None, None) => return Err(SandboxError::setup("make a terminal", io::ErrorKind::NotFound)),
+        };
         let plan = Plan {
             candidates: &self.words.candidates,
             arguments: &self.words.arguments,
             environment: &self.words.environment,
-            stdio: self.stdio,
+            stdio,
+            terminal: tree.terminal.is_some(),
             root: command.root.as_fd(),
             proc: tree.proc.as_fd(),
             proc_read_only: policy::proc_read_only(command.security),
@@ -285,69 +317,28 @@ impl Inside<'_> {
             uid: command.user.uid,
             gid: command.user.gid,
             groups: may_set_groups().then_some(&groups),
-            capabilities: policy::capabilities(command.security),
-            filter,
+            capabilities,
+            filter: filter.as_deref(),
         };
         let child = spawn(&plan).map_err(setup("start the supervisor"))?;
-        Ok(Started { child, helpers: (resolver, tree.sockets), notes })
+        Ok(Started { child, helpers: (resolver, tree.sockets), terminal: tree.terminal, notes })
     }
 }
 
 impl Running {
-    /// Passes on what it writes until it has ended.
+    /// Passes on what it writes, and what it is to read, until it has ended.
     pub(super) fn follow(
-        self,
+        mut self,
         output: &dyn Fn(Stream, &[u8]),
         cancel: &CancellationToken,
     ) -> Result<Exit, SandboxError> {
-        let buffer = RefCell::new(vec![0u8; 64 << 10]);
-        let mut open = [true, true];
-        while open.contains(&true) {
-            let mut polled =
-                [PollFd::new(&self.stdout, PollFlags::IN), PollFd::new(&self.stderr, PollFlags::IN)];
-            let mut waiting: Vec<_> = polled
-                .iter_mut()
-                .zip(open)
-                .filter(|(_, open)| *open)
-                .map(|(entry, _)| entry.clone())
-                .collect();
-            let timeout = rustix::time::Timespec { tv_sec: 0, tv_nsec: CANCEL_INTERVAL.as_nanos() as i64 };
-            match poll(&mut waiting, Some(&timeout)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(SandboxError::setup("wait for output", error)),
-            }
-            let mut ready = waiting.iter().map(|entry| !entry.revents().is_empty());
-            let ready = open.map(|open| open && ready.next().unwrap_or(false));
-            for (index, (stream, fd)) in
-                [(Stream::Stdout, &self.stdout), (Stream::Stderr, &self.stderr)].into_iter().enumerate()
-            {
-                if ready.get(index) != Some(&true) {
-                    continue;
-                }
-                let mut buffer = buffer.borrow_mut();
-                match rustix::io::read(fd, &mut buffer[..]) {
-                    Ok(0) => open[index] = false,
-                    Ok(length) => output(stream, buffer.get(..length).unwrap_or_default()),
-                    Err(Errno::INTR | Errno::AGAIN) => {}
-                    Err(error) => return Err(SandboxError::setup("read the output", error)),
-                }
-            }
-            if cancel.is_cancelled() {
-                return Err(self.cancelled());
-            }
+        let streams = std::mem::take(&mut self.streams);
+        let signal = |number| self.child.signal(number);
+        match follow(streams, self.child.status(), &signal, output, cancel) {
+            Ok(()) => self.end(),
+            Err(SandboxError::Cancelled) => Err(self.cancelled()),
+            Err(error) => Err(error),
         }
-        // It may have closed its outputs and go on.
-        loop {
-            let mut status = [PollFd::from_borrowed_fd(self.child.status(), PollFlags::IN)];
-            let timeout = rustix::time::Timespec { tv_sec: 0, tv_nsec: CANCEL_INTERVAL.as_nanos() as i64 };
-            match poll(&mut status, Some(&timeout)) {
-                Ok(0) | Err(Errno::INTR) if cancel.is_cancelled() => return Err(self.cancelled()),
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => break,
-                Err(error) => return Err(SandboxError::setup("wait for the command", error)),
-            }
-        }
-        self.end()
     }
 
     fn cancelled(mut self) -> SandboxError {

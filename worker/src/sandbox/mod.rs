@@ -3,14 +3,17 @@
 //! The caller resolves everything that has a name (images, users, secrets) and hands over descriptors and numbers. What
 //! the command may do is fixed here (see the tables in each module), not inherited from the process that builds.
 
+mod capabilities;
 mod cgroup;
 mod error;
+mod follow;
 mod launch;
 mod limits;
 mod policy;
 mod rootfs;
 mod seccomp;
 mod socket;
+mod stdio;
 mod stub;
 
 use std::os::fd::OwnedFd;
@@ -20,7 +23,9 @@ use std::time::Duration;
 use bricklayer_solver::op::{Limits, Network, Security};
 use tokio_util::sync::CancellationToken;
 
+pub use capabilities::{CapabilityChanges, UnknownCapability};
 pub use error::SandboxError;
+pub use stdio::{Control, Size, Stdio};
 
 /// What is to be run, and in which surroundings.
 #[derive(Debug)]
@@ -43,6 +48,12 @@ pub struct Command {
     pub network: Network,
     /// How far it is locked in.
     pub security: Security,
+    /// What it may do more, or less, than `security` says.
+    pub capabilities: CapabilityChanges,
+    /// May it write to what is mounted, and to nothing else?
+    pub read_only: bool,
+    /// Where its standard input, output and error lead.
+    pub stdio: Stdio,
     /// The host name inside; `None`: [`HOSTNAME`].
     pub hostname: Option<String>,
     /// More lines for /etc/hosts: name and address.
@@ -96,10 +107,7 @@ pub enum Attached {
         read_only: bool,
     },
     /// An empty directory in memory.
-    Tmpfs {
-        /// In bytes; `None`: the kernel's default, half of the memory.
-        size: Option<u64>,
-    },
+    Tmpfs(Tmpfs),
     /// A file in memory that the command can't change.
     SecretFile {
         /// Its content.
@@ -122,6 +130,25 @@ pub enum Attached {
         /// Group.
         gid: u32,
     },
+}
+
+/// An empty directory in memory; by default as RUN has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// In bytes; `None`: the kernel's default, half of the memory.
+    pub size: Option<u64>,
+    /// Mode bits of the directory.
+    pub mode: u32,
+    /// May the command only read?
+    pub read_only: bool,
+    /// Can programs in it be executed?
+    pub programs: bool,
+}
+
+impl Default for Tmpfs {
+    fn default() -> Self {
+        Self { size: None, mode: 0o1777, read_only: false, programs: true }
+    }
 }
 
 /// Which of its outputs a command wrote to.

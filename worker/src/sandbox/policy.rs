@@ -6,32 +6,42 @@ use bricklayer_solver::op::Security;
 use bricklayer_sys::device::Device;
 use bricklayer_sys::spawn::Capabilities;
 
-/// Numbers as in `linux/capability.h`.
-const DEFAULT_CAPABILITIES: [(&str, u32); 14] = [
-    ("CHOWN", 0),
-    ("DAC_OVERRIDE", 1),
-    ("FOWNER", 3),
-    ("FSETID", 4),
-    ("KILL", 5),
-    ("SETGID", 6),
-    ("SETUID", 7),
-    ("SETPCAP", 8),
-    ("NET_BIND_SERVICE", 10),
-    ("NET_RAW", 13),
-    ("SYS_CHROOT", 18),
-    ("MKNOD", 27),
-    ("AUDIT_WRITE", 29),
-    ("SETFCAP", 31),
+use super::capabilities::{CapabilityChanges, number};
+
+/// What a command has unless the caller changes it.
+const DEFAULT_CAPABILITIES: [u32; 14] = [
+    number("CHOWN"),
+    number("DAC_OVERRIDE"),
+    number("FOWNER"),
+    number("FSETID"),
+    number("KILL"),
+    number("SETGID"),
+    number("SETUID"),
+    number("SETPCAP"),
+    number("NET_BIND_SERVICE"),
+    number("NET_RAW"),
+    number("SYS_CHROOT"),
+    number("MKNOD"),
+    number("AUDIT_WRITE"),
+    number("SETFCAP"),
 ];
 
+/// [`DEFAULT_CAPABILITIES`] as a set.
+pub(super) fn default_capabilities() -> u64 {
+    DEFAULT_CAPABILITIES.iter().fold(0, |set, number| set | 1 << number)
+}
+
 /// The capability sets of a command. Nothing is inheritable by default: a file capability alone gives a command nothing.
-pub(super) fn capabilities(security: Security) -> Capabilities {
+pub(super) fn capabilities(security: Security, changes: CapabilityChanges) -> Capabilities {
     match security {
         Security::Sandbox => {
-            let set = DEFAULT_CAPABILITIES.iter().fold(0, |set, (_, number)| set | 1 << number);
+            let set = changes.apply(default_capabilities());
             Capabilities { bounding: set, permitted: set, inheritable: 0 }
         }
-        Security::Insecure => Capabilities { bounding: u64::MAX, permitted: u64::MAX, inheritable: u64::MAX },
+        Security::Insecure => {
+            let set = changes.apply(u64::MAX);
+            Capabilities { bounding: set, permitted: set, inheritable: set }
+        }
     }
 }
 
@@ -104,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_default_set_is_the_one_that_docker_gives() {
-        let set = capabilities(Security::Sandbox);
+        let set = capabilities(Security::Sandbox, CapabilityChanges::default());
         assert_eq!((set.bounding, set.permitted, set.inheritable), (0xa804_25fb, 0xa804_25fb, 0));
     }
 }

@@ -18,8 +18,9 @@ use rustix::mount::{
 };
 
 use super::socket::{self, Forwarding};
+use super::stdio::{Size, Terminal};
 use super::stub::{Missing, Place, Stubs, Want, place};
-use super::{Attached, AttachedMount, SandboxError, User, policy};
+use super::{Attached, AttachedMount, SandboxError, Tmpfs, User, policy};
 
 /// What has to be mounted, but for /proc and the cgroup filesystem, which only pid 1 can.
 pub(super) struct Request<'a> {
@@ -31,6 +32,10 @@ pub(super) struct Request<'a> {
     pub(super) resolv_conf: String,
     pub(super) cwd: &'a str,
     pub(super) user: &'a User,
+    /// Is the root filesystem read-only in the end?
+    pub(super) read_only: bool,
+    /// The size of the terminal that the command gets.
+    pub(super) terminal: Option<Size>,
     /// Must device files be disabled by the mounts, because no control group says which may be opened?
     pub(super) no_devices: bool,
 }
@@ -47,6 +52,8 @@ pub(super) struct Tree {
     pub(super) mask_file: OwnedFd,
     /// What leads outside, for as long as the command runs.
     pub(super) sockets: Vec<Forwarding>,
+    /// The terminal that was asked for.
+    pub(super) terminal: Option<Terminal>,
 }
 
 fn failed(step: &str) -> impl FnOnce(Errno) -> SandboxError {
@@ -112,7 +119,7 @@ pub(super) fn build(request: Request<'_>, stubs: &mut Stubs) -> Result<Tree, San
     let mask_directory = scratch.directory("directory")?;
     let mask_file = scratch.file("file", b"", 0o444, 0, 0)?;
 
-    devices(dev.as_fd(), &request)?;
+    let terminal = devices(dev.as_fd(), &request)?;
     let groups = system(&request, sys.as_fd(), mask_directory.as_fd(), mask_file.as_fd())?;
 
     let mut context = Context {
@@ -140,7 +147,12 @@ pub(super) fn build(request: Request<'_>, stubs: &mut Stubs) -> Result<Tree, San
         Err(error) if error.raw_os_error() == Some(Errno::ROFS.raw_os_error()) => {}
         Err(source) => return Err(SandboxError::Cwd { path: request.cwd.to_owned(), source }),
     }
-    Ok(Tree { proc, groups, mask_directory, mask_file, sockets: context.sockets })
+    if request.read_only {
+        // Last: mount points were made in it, and what is mounted on them keeps its own attributes.
+        set_attributes(root, Attributes::READ_ONLY, false)
+            .map_err(|error| SandboxError::setup("make the root filesystem read-only", error))?;
+    }
+    Ok(Tree { proc, groups, mask_directory, mask_file, sockets: context.sockets, terminal })
 }
 
 /// A directory of the root filesystem that a system filesystem goes on: a real one. If there is none it is made, and
@@ -229,7 +241,8 @@ impl Scratch {
     }
 }
 
-fn devices(dev: BorrowedFd<'_>, request: &Request<'_>) -> Result<(), SandboxError> {
+/// /dev, and the terminal of the command, which is /dev/console as well.
+fn devices(dev: BorrowedFd<'_>, request: &Request<'_>) -> Result<Option<Terminal>, SandboxError> {
     let attributes = if request.no_devices {
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV
     } else {
@@ -290,6 +303,13 @@ fn devices(dev: BorrowedFd<'_>, request: &Request<'_>) -> Result<(), SandboxErro
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
         )
     })?;
+    let terminal = match request.terminal {
+        Some(size) => {
+            let made = Terminal::of(pts.as_fd(), size);
+            Some(made.map_err(|error| SandboxError::setup("make a terminal", error))?)
+        }
+        None => None,
+    };
     let size = request.shm_size.to_string();
     let shm = filesystem("tmpfs", &[("mode", "1777"), ("size", &size)], NO_SUID_DEV_EXEC)?;
     let mqueue = filesystem("mqueue", &[], NO_SUID_DEV_EXEC)?;
@@ -297,7 +317,21 @@ fn devices(dev: BorrowedFd<'_>, request: &Request<'_>) -> Result<(), SandboxErro
         let target = open_path(root, name).map_err(failed("open a directory in /dev"))?;
         attach(mount.as_fd(), target.as_fd()).map_err(failed(&format!("mount /dev/{name}")))?;
     }
-    Ok(())
+    if let Some(terminal) = &terminal {
+        let console = || -> rustix::io::Result<()> {
+            // Whoever runs the command may open its terminal anew.
+            rustix::fs::fchown(&terminal.its, Some(Uid::from_raw(request.user.uid)), None)?;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            drop(rustix::fs::openat(root, "console", flags, Mode::from_raw_mode(0o600))?);
+            let name = rustix::pty::ptsname(&terminal.ours, Vec::new())?;
+            let number = name.to_str().ok().and_then(|name| name.rsplit('/').next()).unwrap_or_default();
+            let pts = open_path(root, "pts")?;
+            let device = clone_tree(pts.as_fd(), number)?;
+            attach(device.as_fd(), open_path(root, "console")?.as_fd())
+        };
+        console().map_err(failed("make /dev/console"))?;
+    }
+    Ok(terminal)
 }
 
 /// /sys; gives the directory for the cgroup filesystem.
@@ -373,15 +407,22 @@ impl Context<'_> {
                 set_attributes(fd.as_fd(), add, true).map_err(fail)?;
                 fd
             }
-            Attached::Tmpfs { size } => {
+            Attached::Tmpfs(Tmpfs { size, mode, read_only, programs }) => {
                 let size = size.map(|size| size.to_string());
-                let mut options = vec![("mode", "1777")];
+                let mode = format!("{:o}", mode & 0o7777);
+                let mut options = vec![("mode", mode.as_str())];
                 if let Some(size) = &size {
                     options.push(("size", size));
                 }
                 let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-                if self.no_devices {
-                    attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
+                for (wanted, attribute) in [
+                    (self.no_devices, MountAttrFlags::MOUNT_ATTR_NODEV),
+                    (read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
+                    (!programs, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+                ] {
+                    if wanted {
+                        attributes |= attribute;
+                    }
                 }
                 filesystem("tmpfs", &options, attributes)?
             }

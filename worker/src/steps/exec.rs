@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::cache::CacheMounts;
 use crate::local_worker::Shared;
 use crate::overlay;
-use crate::sandbox::{self, Attached, AttachedMount, Exit, User};
+use crate::sandbox::{self, Attached, AttachedMount, Exit, Tmpfs, User};
 use crate::users;
 
 /// What must outlive the command: guards of cache mounts, and directories that are removed afterwards.
@@ -92,6 +92,9 @@ impl Shared {
             mounts,
             network: exec.network,
             security: exec.security,
+            capabilities: sandbox::CapabilityChanges::default(),
+            read_only: false,
+            stdio: sandbox::Stdio::default(),
             hostname: exec.hostname.clone(),
             extra_hosts: exec.extra_hosts.clone(),
             shm_size: exec.shm_size,
@@ -191,7 +194,7 @@ impl Shared {
             MountKind::Cache { .. } => held.caches.attach(&mount.kind, inputs).map_err(|e| {
                 StepError::with_source(format!("cannot mount the cache at {}", mount.target), e)
             })?,
-            MountKind::Tmpfs { size } => Attached::Tmpfs { size: *size },
+            MountKind::Tmpfs { size } => Attached::Tmpfs(Tmpfs { size: *size, ..Tmpfs::default() }),
             MountKind::Secret(secret) => {
                 let SecretMount { id, mode, uid, gid, required } = secret;
                 match self.settings.secrets.get(id) {

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 
 use bricklayer_solver::op::{Limits, Network, Security};
 use bricklayer_worker::overlay;
-use bricklayer_worker::sandbox::{AttachedMount, Command, Exit, SandboxError, Stream, User, run};
+use bricklayer_worker::sandbox::{
+    AttachedMount, CapabilityChanges, Command, Exit, SandboxError, Stdio, Stream, Tmpfs, User, run,
+};
 use tokio_util::sync::CancellationToken;
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -105,6 +107,9 @@ impl Root {
             mounts: Vec::new(),
             network: Network::None,
             security: Security::Sandbox,
+            capabilities: CapabilityChanges::default(),
+            read_only: false,
+            stdio: Stdio::default(),
             hostname: None,
             extra_hosts: Vec::new(),
             shm_size: None,
@@ -167,7 +172,7 @@ pub(crate) fn refused(command: Command) -> String {
 pub(crate) fn tmpfs(target: &str) -> AttachedMount {
     AttachedMount {
         target: target.to_owned(),
-        what: bricklayer_worker::sandbox::Attached::Tmpfs { size: None },
+        what: bricklayer_worker::sandbox::Attached::Tmpfs(Tmpfs::default()),
     }
 }
 

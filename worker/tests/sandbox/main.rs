@@ -7,4 +7,5 @@ mod limits;
 mod mounts;
 mod network;
 mod processes;
+mod stdio;
 mod syscalls;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use bricklayer_worker::overlay;
-use bricklayer_worker::sandbox::{Attached, AttachedMount};
+use bricklayer_worker::sandbox::{Attached, AttachedMount, Tmpfs};
 
 use crate::fixture::{Root, output, ran, refused, tmpfs};
 
@@ -130,8 +130,10 @@ fn a_tmpfs_has_its_size() {
     let root = Root::new();
     let mut command =
         root.shell("dd if=/dev/zero of=/t/big bs=1k count=128 2>/dev/null && echo fits || echo full");
-    command.mounts =
-        vec![AttachedMount { target: "/t".to_owned(), what: Attached::Tmpfs { size: Some(64 << 10) } }];
+    command.mounts = vec![AttachedMount {
+        target: "/t".to_owned(),
+        what: Attached::Tmpfs(Tmpfs { size: Some(64 << 10), ..Tmpfs::default() }),
+    }];
     assert_eq!(output(command), "full\n");
 }
 

@@ -1,4 +1,5 @@
-//! The system call filter: a table (`syscalls.txt`) made into a program for the kernel's classic BPF.
+//! The system call filter: a table (`syscalls.txt`) made into a program for the kernel's classic BPF. Calls that need a
+//! capability which a command has beyond the default ones are allowed too.
 //!
 //! Every way in that the machine has gets its part of the program: on x86-64 also 32-bit and x32 programs, on AArch64
 //! also 32-bit ones. A call of another architecture, and a number that the table does not have, gets ENOSYS.
@@ -10,17 +11,20 @@
 mod program;
 mod table;
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use bricklayer_sys::spawn::FilterInstruction;
 
-/// The filter for commands with the default capabilities on this machine; `None` on one that has no table.
-pub(super) fn filter() -> Option<&'static [FilterInstruction]> {
-    static FILTER: OnceLock<Option<Vec<FilterInstruction>>> = OnceLock::new();
-    FILTER
-        .get_or_init(|| {
-            let sections = table::sections(std::env::consts::ARCH)?;
-            program::compile(&sections)
-        })
-        .as_deref()
+use super::policy;
+
+/// The filter for commands with these capabilities on this machine; `None` on one that has no table.
+pub(super) fn filter(capabilities: u64) -> Option<Cow<'static, [FilterInstruction]>> {
+    static DEFAULT: OnceLock<Option<Vec<FilterInstruction>>> = OnceLock::new();
+    let compile = |capabilities| program::compile(&table::sections(std::env::consts::ARCH, capabilities)?);
+    if table::unlocked(capabilities) == table::unlocked(policy::default_capabilities()) {
+        let filter = DEFAULT.get_or_init(|| compile(capabilities));
+        return filter.as_deref().map(Cow::Borrowed);
+    }
+    compile(capabilities).map(Cow::Owned)
 }

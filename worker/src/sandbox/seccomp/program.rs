@@ -228,7 +228,7 @@ mod tests {
         let arguments = (0..64).chain([0x2_0000, 0x2_0008, 0x1000_0000, 0x8000_0000, u32::MAX - 1, u32::MAX]);
         let arguments: Vec<u32> = arguments.collect();
         for machine in ["x86_64", "aarch64"] {
-            let sections = sections(machine).expect("a table");
+            let sections = sections(machine, 0).expect("a table");
             let program = compile(&sections).expect("a program");
             assert!(program.len() < 2000, "{machine}: {} instructions", program.len());
             for section in &sections {
@@ -248,13 +248,13 @@ mod tests {
             }
             assert_eq!(run(&program, 0x1234, 0, 0), ENOSYS);
         }
-        assert_eq!(sections("z80").map(|sections| sections.len()), None);
+        assert_eq!(sections("z80", 0).map(|sections| sections.len()), None);
     }
 
     #[test]
     fn a_call_is_decided_after_few_steps() {
         // A chain of all calls would be walked at every call that the kernel does not keep the answer to.
-        let sections = sections("x86_64").expect("a table");
+        let sections = sections("x86_64", 0).expect("a table");
         let depth = (ranges(&sections[1].rules, &Rule::Missing).len() as f64).log2().ceil();
         assert!(depth <= 9.0, "{depth}");
     }

@@ -1,6 +1,10 @@
 //! The table, and what its words mean.
+//!
+//! What is denied may be allowed to a command that has the capability for it ([`UNLOCKED`], as in Docker's profile).
 
 use std::collections::BTreeMap;
+
+use super::super::capabilities::number;
 
 /// Every system call, its rule and its numbers.
 const TABLE: &str = include_str!("syscalls.txt");
@@ -18,6 +22,54 @@ pub(super) enum Rule {
     Without(u32),
     /// It is made if the first argument, of which the kernel takes 32 bits, is in one of these ranges.
     In(&'static [(u32, u32)]),
+}
+
+/// A capability, and the calls that need it.
+const UNLOCKED: [(u32, &[&str]); 12] = [
+    (number("DAC_READ_SEARCH"), &["open_by_handle_at"]),
+    (
+        number("SYS_ADMIN"),
+        &[
+            "bpf",
+            "clone",
+            "clone3",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "perf_event_open",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "syslog",
+            "umount",
+            "umount2",
+            "unshare",
+        ],
+    ),
+    (number("SYS_BOOT"), &["reboot"]),
+    (number("SYS_MODULE"), &["delete_module", "finit_module", "init_module"]),
+    (number("SYS_PACCT"), &["acct"]),
+    (number("SYS_PTRACE"), &["kcmp", "pidfd_getfd", "process_madvise"]),
+    (number("SYS_RAWIO"), &["ioperm", "iopl"]),
+    (number("SYS_TIME"), &["clock_settime", "clock_settime64", "settimeofday", "stime"]),
+    (number("SYS_TTY_CONFIG"), &["vhangup"]),
+    (number("SYS_NICE"), &["get_mempolicy", "mbind", "set_mempolicy", "set_mempolicy_home_node"]),
+    (number("SYSLOG"), &["syslog"]),
+    (number("PERFMON"), &["perf_event_open"]),
+];
+
+/// Of these capabilities those that allow calls.
+pub(super) fn unlocked(capabilities: u64) -> u64 {
+    UNLOCKED.iter().fold(0, |set, (number, _)| set | capabilities & 1 << number)
 }
 
 /// Flags of clone(2) for new namespaces: mount, cgroup, uts, ipc, user, pid, network.
@@ -48,10 +100,13 @@ const ARM: u32 = 0x4000_0028;
 /// `__X32_SYSCALL_BIT`.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
-/// The sections for a machine (as in `std::env::consts::ARCH`).
-pub(super) fn sections(machine: &str) -> Option<Vec<Section>> {
-    let section =
-        |architecture, number_bits, column| Section { architecture, number_bits, rules: rules(column) };
+/// The sections for a machine (as in `std::env::consts::ARCH`) and a command with these capabilities.
+pub(super) fn sections(machine: &str, capabilities: u64) -> Option<Vec<Section>> {
+    let section = |architecture, number_bits, column| Section {
+        architecture,
+        number_bits,
+        rules: rules(column, capabilities),
+    };
     match machine {
         // x32 first: its numbers are told apart before the others are looked at.
         "x86_64" => Some(vec![section(X86_64, X32_BIT, 2), section(X86_64, 0, 0), section(I386, 0, 1)]),
@@ -60,11 +115,15 @@ pub(super) fn sections(machine: &str) -> Option<Vec<Section>> {
     }
 }
 
-fn rules(column: usize) -> BTreeMap<u32, Rule> {
+fn rules(column: usize, capabilities: u64) -> BTreeMap<u32, Rule> {
     let mut rules = BTreeMap::new();
     for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
-        let mut words = line.split_whitespace().skip(1);
-        let Some(rule) = words.next().and_then(rule) else { continue };
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(mut rule)) = (words.next(), words.next().and_then(rule)) else { continue };
+        let has = |(number, names): &(u32, &[&str])| capabilities & 1 << number != 0 && names.contains(&name);
+        if UNLOCKED.iter().any(has) {
+            rule = Rule::Allow;
+        }
         if let Some(number) = words.nth(column).and_then(|word| word.parse().ok()) {
             rules.insert(number, rule);
         }
@@ -102,6 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn a_capability_allows_its_calls_and_no_others() {
+        // x86-64: mount 165, reboot 169, unshare 272, clone 56, ptrace 101
+        let of = |capabilities: u64, call: u32| rules(0, capabilities).get(&call).copied();
+        assert_eq!(of(0, 165), Some(Rule::Deny));
+        assert_eq!(of(1 << 21, 165), Some(Rule::Allow));
+        assert_eq!(of(1 << 21, 56), Some(Rule::Allow));
+        assert_eq!((of(1 << 21, 169), of(1 << 22, 169)), (Some(Rule::Deny), Some(Rule::Allow)));
+        assert_eq!(of(1 << 12, 165), Some(Rule::Deny));
+        for (_, names) in UNLOCKED {
+            for name in names {
+                assert!(TABLE.lines().any(|line| line.split_whitespace().next() == Some(name)), "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn no_number_stands_for_two_calls() {
         for column in 0..5 {
             let count = TABLE
@@ -109,7 +184,7 @@ mod tests {
                 .filter(|line| !line.starts_with('#'))
                 .filter(|line| line.split_whitespace().nth(column + 2) != Some("-"))
                 .count();
-            assert_eq!(rules(column).len(), count, "column {column}");
+            assert_eq!(rules(column, 0).len(), count, "column {column}");
         }
     }
 }

@@ -46,6 +46,9 @@ fn prepare(plan: &Plan<'_>) -> std::result::Result<(), (Stage, i32)> {
     raw::change_dir(plan.root.as_raw_fd()).map_err(at(Stage::PivotRoot))?;
     raw::pivot_root_here().map_err(at(Stage::PivotRoot))?;
     stdio(plan).map_err(at(Stage::Stdio))?;
+    if plan.terminal {
+        raw::take_terminal().map_err(at(Stage::Terminal))?;
+    }
     change_dir(plan).map_err(at(Stage::Cwd))?;
     for (resource, soft, hard) in plan.limits {
         raw::set_limit(*resource, *soft, *hard).map_err(at(Stage::Limits))?;

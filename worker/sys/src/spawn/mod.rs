@@ -8,7 +8,7 @@
 //!
 //! The supervisor does nothing but wait: for pid 1 to end (it reports how, and ends), or for the life pipe to close
 //! because the builder let go of it or died, however it died; then it kills pid 1, and the kernel everything in pid 1's
-//! namespace. Neither process ever allocates, locks, or runs code that could: both are copies of one thread of a program
+//! namespace. A byte that comes through the life pipe is the number of a signal for pid 1. Neither process ever allocates, locks, or runs code that could: both are copies of one thread of a program
 //! with many. All they need is prepared in a [`Plan`]; they make system calls and nothing else.
 
 mod child;
@@ -72,6 +72,8 @@ pub struct Plan<'a> {
     pub environment: &'a Strings,
     /// Its standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Does standard input become the terminal that controls it?
+    pub terminal: bool,
     /// The mount that becomes `/`; attached in the thread's mount namespace.
     pub root: BorrowedFd<'a>,
     /// The directory that gets the proc filesystem.
@@ -134,12 +136,13 @@ pub enum Stage {
     Capabilities,
     Filter,
     Exec,
+    Terminal,
     /// The program, or its interpreter, is a link of /proc that leads out of the sandbox.
     MagicLink,
 }
 
 impl Stage {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Supervise,
         Self::Session,
         Self::Keyring,
@@ -156,6 +159,7 @@ impl Stage {
         Self::Capabilities,
         Self::Filter,
         Self::Exec,
+        Self::Terminal,
         Self::MagicLink,
     ];
 
@@ -173,6 +177,7 @@ impl Stage {
             Self::PivotRoot => "change the root directory",
             Self::Cwd => "enter the working directory",
             Self::Stdio => "set up standard input and output",
+            Self::Terminal => "take over the terminal",
             Self::Limits => "set resource limits",
             Self::Credentials => "change user and groups",
             Self::Capabilities => "set capabilities",
@@ -245,6 +250,15 @@ impl Child {
     pub fn status(&self) -> BorrowedFd<'_> {
         use std::os::fd::AsFd;
         self.status.as_fd()
+    }
+
+    /// Sends a signal to the command itself, which is pid 1: one that it has no handler for does nothing, but for SIGKILL
+    /// and SIGSTOP. Nothing happens if it has ended.
+    pub fn signal(&self, number: u8) {
+        if let Some(life) = &self.life {
+            // What is left of the supervisor may have closed its end.
+            let _ = rustix::io::retry_on_intr(|| rustix::io::write(life, &[number]));
+        }
     }
 
     /// Kills the command and all its processes, soon.

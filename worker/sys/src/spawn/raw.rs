@@ -154,6 +154,12 @@ pub(super) fn set_session() -> Result<()> {
     unsafe { call(libc::SYS_setsid, [0; 6]) }.map(drop)
 }
 
+/// Makes standard input the controlling terminal of this session.
+pub(super) fn take_terminal() -> Result<()> {
+    // SAFETY: takes numbers only.
+    unsafe { call(libc::SYS_ioctl, [0, libc::TIOCSCTTY as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
 pub(super) fn new_session_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
     // SAFETY: the name is null, which means an unnamed keyring.
@@ -408,9 +414,9 @@ pub(super) fn poll(descriptors: [RawFd; 2]) -> [bool; 2] {
     list.map(|entry| entry.revents != 0)
 }
 
-pub(super) fn kill(pidfd: RawFd) {
+pub(super) fn kill(pidfd: RawFd, signal: i32) {
     // SAFETY: takes numbers only; no siginfo.
-    let _ = unsafe { call(libc::SYS_pidfd_send_signal, [fd(pidfd), libc::SIGKILL as usize, 0, 0, 0, 0]) };
+    let _ = unsafe { call(libc::SYS_pidfd_send_signal, [fd(pidfd), signal as usize, 0, 0, 0, 0]) };
 }
 
 /// How a child ended, and what it used.

@@ -77,19 +77,25 @@ fn supervise(plan: &Plan<'_>, life: RawFd, status: RawFd) -> ! {
         raw::close_from(3, false)
     })();
     if let Err(error) = moved {
-        raw::kill(pid_one);
+        raw::kill(pid_one, libc::SIGKILL);
         failed(error);
     }
     let (mut life, status, pid_one) = (0, 1, 2);
     loop {
-        let [abandoned, ended] = raw::poll([life, pid_one]);
+        let [told, ended] = raw::poll([life, pid_one]);
         if ended {
             break;
         }
-        if abandoned {
-            raw::kill(pid_one);
-            // A negative descriptor is not polled: from now on only for the end.
-            life = -1;
+        if told {
+            let mut signal = [0];
+            match raw::read(life, &mut signal) {
+                Ok(1) => raw::kill(pid_one, i32::from(signal[0])),
+                _ => {
+                    raw::kill(pid_one, libc::SIGKILL);
+                    // A negative descriptor is not polled: from now on only for the end.
+                    life = -1;
+                }
+            }
         }
     }
     if let Some(end) = raw::wait_for(pid_one) {
