@@ -1,5 +1,6 @@
 //! Why something could not be done.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bricklayer_frontend::ResolveError;
@@ -33,6 +34,8 @@ pub enum Error {
         text: String,
         /// The last 16 KiB that its command wrote.
         log: Vec<u8>,
+        /// Where all that it wrote can be found again.
+        place: Option<Box<StepPlace>>,
         /// Why.
         #[source]
         source: Arc<StepError>,
@@ -54,6 +57,19 @@ pub enum Error {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+}
+
+/// A step of a build that a record was kept of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepPlace {
+    /// The build's ID.
+    pub build: String,
+    /// The directory of its record. What else is put there goes when the record goes.
+    pub directory: PathBuf,
+    /// The step's number.
+    pub step: u64,
+    /// Bytes that its command wrote.
+    pub log_bytes: u64,
 }
 
 impl Error {

@@ -6,6 +6,7 @@
 mod build;
 mod error;
 mod images;
+mod record;
 mod request;
 
 pub use bricklayer_cache as cache;
@@ -15,6 +16,10 @@ pub use tokio_util::sync::CancellationToken;
 
 pub use bricklayer_solver::explain::Reason;
 pub use build::{Answer, BuildResult, Builder, BuilderOptions, Call, ExplainedStep, Explanation, Fate};
-pub use error::Error;
+pub use error::{Error, StepPlace};
 pub use images::{ArchiveFormat, ImageDetails};
+pub use record::{
+    Asked, BuildLog, BuildOutcome, BuildRecord, LogEvent, LogEventKind, LogPiece, Place, TaskRecord,
+    TaskState, WorkKind,
+};
 pub use request::*;

@@ -9,13 +9,20 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::graph::{Location, VertexId};
 
 /// One thing that people see, numbered in the order in which they were announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(pub u64);
+
+impl TaskId {
+    /// What people see it under: `#5`.
+    pub fn number(self) -> u64 {
+        self.0.saturating_add(1)
+    }
+}
 
 /// Something happened.
 #[derive(Debug, Clone)]
@@ -53,6 +60,8 @@ pub enum EventKind {
     },
     /// Something that the user should know.
     Warning(String),
+    /// Its command ended, and this is what it took.
+    Exited(Exited),
     /// It ended.
     Finished(Outcome),
 }
@@ -93,6 +102,17 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
+/// How a command ended and what it used, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exited {
+    /// The exit code, or 128 + the signal that killed it.
+    pub code: i32,
+    /// The most memory that it and its children used at a time, in bytes.
+    pub peak_memory: Option<u64>,
+    /// User and system time of it and its children.
+    pub cpu_time: Option<Duration>,
+}
+
 /// Standard output or standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
@@ -120,7 +140,8 @@ pub struct Reporter {
 }
 
 struct ReporterInner {
-    next: AtomicU64,
+    /// Shared with the reporters that were made of this one, so that numbers stay unique.
+    next: Arc<AtomicU64>,
     sink: Box<dyn Fn(Event) + Send + Sync>,
 }
 
@@ -133,7 +154,19 @@ impl fmt::Debug for Reporter {
 impl Reporter {
     /// Events go to `sink`, from many threads at once, in order for each task. It must not block for long.
     pub fn new(sink: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self { inner: Arc::new(ReporterInner { next: AtomicU64::new(0), sink: Box::new(sink) }) }
+        Self { inner: Arc::new(ReporterInner { next: Arc::default(), sink: Box::new(sink) }) }
+    }
+
+    /// Events go to `listener` first, then where this reporter's go.
+    #[must_use]
+    pub fn tee(&self, listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        let others = Arc::clone(&self.inner);
+        let next = Arc::clone(&others.next);
+        let sink = move |event: Event| {
+            listener(&event);
+            (others.sink)(event);
+        };
+        Self { inner: Arc::new(ReporterInner { next, sink: Box::new(sink) }) }
     }
 
     /// Events go nowhere.
@@ -235,6 +268,11 @@ impl Task {
     /// Something that the user should know.
     pub fn warn(&self, text: impl Into<String>) {
         self.send(EventKind::Warning(text.into()));
+    }
+
+    /// Its command ended.
+    pub fn exited(&self, exited: Exited) {
+        self.send(EventKind::Exited(exited));
     }
 
     /// It ends: its result was there already.

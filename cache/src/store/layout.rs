@@ -16,8 +16,8 @@ pub(super) const FORMAT: i64 = 1;
 /// Bytes that are kept back so that pruning has room for its notes on a full disk.
 const RESERVE: u64 = 4 << 20;
 
-const DIRECTORIES: [&str; 7] =
-    ["oci", "oci/blobs", "oci/blobs/sha256", "layers", "mounts", "ingest", "leases"];
+const DIRECTORIES: [&str; 8] =
+    ["oci", "oci/blobs", "oci/blobs/sha256", "layers", "mounts", "builds", "ingest", "leases"];
 
 /// The paths of a store.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Layout {
         let entries = fs::read_dir(&self.root).map_err(io_error("list", &self.root))?;
         for entry in entries {
             let name = entry.map_err(io_error("list", &self.root))?.file_name();
-            let known = ["oci", "layers", "mounts", "ingest", "leases", "lost+found"]
+            let known = ["oci", "layers", "mounts", "builds", "ingest", "leases", "lost+found"]
                 .iter()
                 .any(|known| name == *known)
                 || name.to_string_lossy().starts_with("meta.db")
@@ -171,6 +171,10 @@ impl Layout {
 
     pub(super) fn mounts(&self) -> PathBuf {
         self.root.join("mounts")
+    }
+
+    pub(super) fn builds(&self) -> PathBuf {
+        self.root.join("builds")
     }
 
     pub(super) fn ingest(&self) -> PathBuf {

@@ -11,6 +11,7 @@
 //! │   └── index.json         the named images, written anew from the database when they change
 //! ├── layers/<id>/           trees
 //! ├── mounts/<hash>-<n>/     cache mounts
+//! ├── builds/<time>-<id>/    what is known of each build, and its logs
 //! ├── ingest/<lease>/        whatever a process is writing; the rubbish that it is removing
 //! └── leases/
 //!     ├── <pid>-<number>     one locked file per open store, listing what it holds
@@ -39,6 +40,7 @@
 //! Calls block (on the disk, or on a lock); only waiting for a key is asynchronous.
 
 mod blobs;
+mod builds;
 mod cache_mounts;
 mod db;
 mod error;
@@ -68,6 +70,7 @@ use layout::Layout;
 use lease::{Gate, Lease};
 
 pub use blobs::{BlobReader, BlobWriter};
+pub use builds::{BuildDirectory, LiveBuild};
 pub use cache_mounts::{CacheMount, Fill};
 pub use error::StoreError;
 pub use layers::{LayerBlob, LayerDraft, LayerInfo};

@@ -1,6 +1,7 @@
 //! Pruning: what goes, in which order, and how.
 //!
-//! What may go: layers, blobs that belong to no layer, and cache mounts that no live lease holds and no named image needs.
+//! What may go: layers, blobs that belong to no layer, cache mounts that no live lease holds and no named image needs, and what
+//! is known of builds that have ended.
 //! Of a layer whose blob an image needs, the tree may go. What was used least recently goes first; a layer is used whenever
 //! something above it is, so that what lies on top goes first.
 //!
@@ -19,6 +20,7 @@ use bricklayer_solver::record::LayerId;
 use rusqlite::Connection;
 
 use super::blobs::digest_column;
+use super::builds::BuildDirectory;
 use super::cache_mounts::mount_lock;
 use super::db::{Db, Fail};
 use super::error::{StoreError, io_error};
@@ -68,6 +70,8 @@ pub enum UsageKind {
     Blob,
     /// A cache mount.
     Mount,
+    /// The record and the logs of a build.
+    Build,
 }
 
 /// Something in the store.
@@ -75,7 +79,7 @@ pub enum UsageKind {
 pub struct UsageEntry {
     /// What it is.
     pub kind: UsageKind,
-    /// Number of the layer, digest of the blob, ID of the cache mount.
+    /// Number of the layer, digest of the blob, ID of the cache mount, ID of the build.
     pub id: String,
     /// In bytes, what removing it would free.
     pub size: u64,
@@ -85,7 +89,7 @@ pub struct UsageEntry {
     pub used_ms: i64,
     /// Does a process use it, or a named image need it?
     pub in_use: bool,
-    /// Does a cache record lead to it?
+    /// Does a cache record lead to it? Cache mounts and builds count as such: only what prunes the cache takes them.
     pub cached: bool,
 }
 
@@ -116,18 +120,32 @@ enum Key {
     Layer(LayerId),
     Blob,
     Mount(String),
+    Build(BuildDirectory),
+}
+
+/// What has no size in the database.
+struct Measured {
+    /// Cache mounts: name → bytes.
+    mounts: HashMap<String, u64>,
+    builds: Vec<(BuildDirectory, u64)>,
+}
+
+impl Measured {
+    fn total(&self) -> u64 {
+        self.mounts.values().sum::<u64>() + self.builds.iter().map(|(_, size)| size).sum::<u64>()
+    }
 }
 
 impl Store {
     /// What is in the store.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let mounts = self.measure()?;
+        let measured = self.measure()?;
         let mut state = self.inner.state();
         let state = &mut *state;
         let held = state.lease.all_held(&self.inner.layout)?;
         let (units, total) = state.db.read("look at everything", |tx| {
-            let units = units(tx, &self.inner.layout, &held, &mounts)?;
-            Ok((units, total(tx, &mounts)?))
+            let units = units(tx, &self.inner.layout, &held, &measured)?;
+            Ok((units, total(tx)? + measured.total()))
         })?;
         let entries: Vec<_> = units.into_iter().map(|unit| unit.entry).collect();
         let reclaimable = entries.iter().filter(|entry| !entry.in_use).map(|entry| entry.size).sum();
@@ -160,7 +178,7 @@ impl Store {
             })?;
             drop(state);
             self.measure_trees(unknown)?;
-            self.inner.state().db.read("add up", |tx| total(tx, &HashMap::new()))?
+            self.inner.state().db.read("add up", total)?
         };
         let tried = self.inner.room_made.load(std::sync::atomic::Ordering::Relaxed);
         if used <= cap || tried != 0 && used < tried.saturating_add(STEP) {
@@ -180,13 +198,13 @@ impl Store {
             lease.sweep(&inner.layout, gate)?
         };
         remove_all(rubbish);
-        let mounts = self.measure()?;
+        let measured = self.measure()?;
         let mut state = inner.state();
         let State { db, lease, gate } = &mut *state;
         let (report, trash) = gate.exclusive(|| {
             let held = lease.all_held(&inner.layout)?;
             let (units, total) = db.read("look at everything", |tx| {
-                Ok((units(tx, &inner.layout, &held, &mounts)?, total(tx, &mounts)?))
+                Ok((units(tx, &inner.layout, &held, &measured)?, total(tx)? + measured.total()))
             })?;
             let chosen = choose(units, total, options);
             let mut report = PruneReport { left: total, ..PruneReport::default() };
@@ -220,10 +238,11 @@ impl Store {
                         trash.push(lease.discard(&inner.layout.layer(*layer)))
                     }
                     Key::Mount(name) => trash.push(lease.discard(&inner.layout.mounts().join(name))),
+                    Key::Build(build) => trash.push(lease.discard(&build.path)),
                     Key::Layer(_) | Key::Blob => {}
                 }
                 report.bytes += unit.tree.unwrap_or(0);
-                if matches!(unit.key, Key::Mount(_)) {
+                if matches!(unit.key, Key::Mount(_) | Key::Build(_)) {
                     report.bytes += unit.entry.size;
                 }
                 report.removed.push(unit.entry);
@@ -247,8 +266,8 @@ impl Store {
         Ok(report)
     }
 
-    /// Measures the trees that were not yet, and all cache mounts: name → bytes.
-    fn measure(&self) -> Result<HashMap<String, u64>, StoreError> {
+    /// Measures the trees that were not yet, all cache mounts and all builds.
+    fn measure(&self) -> Result<Measured, StoreError> {
         let (unknown, mounts) = self.inner.state().db.read("look for new layers", |tx| {
             let unknown = tx
                 .prepare_cached("SELECT id FROM layers WHERE tree AND tree_size IS NULL")?
@@ -262,13 +281,15 @@ impl Store {
         })?;
         self.measure_trees(unknown)?;
         let directory = self.inner.layout.mounts();
-        Ok(mounts
-            .into_iter()
-            .map(|name| {
-                let size = disk_usage(&directory.join(&name));
-                (name, size)
-            })
-            .collect())
+        let mounts = mounts.into_iter().map(|name| {
+            let size = disk_usage(&directory.join(&name));
+            (name, size)
+        });
+        let builds = self.builds()?.into_iter().map(|build| {
+            let size = disk_usage(&build.path);
+            (build, size)
+        });
+        Ok(Measured { mounts: mounts.collect(), builds: builds.collect() })
     }
 
     fn measure_trees(&self, layers: Vec<LayerId>) -> Result<(), StoreError> {
@@ -289,22 +310,18 @@ impl Store {
     }
 }
 
-fn total(tx: &Connection, mounts: &HashMap<String, u64>) -> Result<u64, Fail> {
+/// Bytes of blobs and trees.
+fn total(tx: &Connection) -> Result<u64, Fail> {
     let stored: i64 = tx
         .prepare_cached(
             "SELECT (SELECT TOTAL(size) FROM blobs) + (SELECT TOTAL(tree_size) FROM layers WHERE tree)",
         )?
         .query_one([], |row| row.get::<_, f64>(0).map(|sum| sum as i64))?;
-    Ok(stored.cast_unsigned() + mounts.values().sum::<u64>())
+    Ok(stored.cast_unsigned())
 }
 
 /// Everything in the store, the least recently used first.
-fn units(
-    tx: &Connection,
-    layout: &Layout,
-    held: &Held,
-    mounts: &HashMap<String, u64>,
-) -> Result<Vec<Unit>, Fail> {
+fn units(tx: &Connection, layout: &Layout, held: &Held, measured: &Measured) -> Result<Vec<Unit>, Fail> {
     let needed = all_needs(tx, layout)?;
     let origins = origin_needs(tx, layout)?;
     let cached = cached_layers(tx)?;
@@ -379,13 +396,31 @@ fn units(
         let entry = UsageEntry {
             kind: UsageKind::Mount,
             id: row.get(1)?,
-            size: mounts.get(&name).copied().unwrap_or(0),
+            size: measured.mounts.get(&name).copied().unwrap_or(0),
             created_ms: row.get(2)?,
             used_ms: row.get(3)?,
             in_use: false,
             cached: true,
         };
         units.push(Unit { key: Key::Mount(name), entry, tree: None, blobs: Vec::new(), keep_row: false });
+    }
+    for (build, size) in &measured.builds {
+        let entry = UsageEntry {
+            kind: UsageKind::Build,
+            id: build.id.clone(),
+            size: *size,
+            created_ms: build.started_ms,
+            used_ms: build.started_ms,
+            in_use: build.is_live(),
+            cached: true,
+        };
+        units.push(Unit {
+            key: Key::Build(build.clone()),
+            entry,
+            tree: None,
+            blobs: Vec::new(),
+            keep_row: false,
+        });
     }
     // Stable: layers of one time stay in the order that takes the upper ones first.
     units.sort_by_key(|unit| unit.entry.used_ms);
@@ -442,7 +477,7 @@ fn delete_rows(tx: &Connection, units: &[Unit], options: &PruneOptions) -> Resul
                 tx.prepare_cached("DELETE FROM layers WHERE id = ?")?.execute([layer.0])?;
                 tx.prepare_cached("DELETE FROM layer_blobs WHERE layer = ?")?.execute([layer.0])?;
             }
-            Key::Blob => {}
+            Key::Blob | Key::Build(_) => {}
             Key::Mount(name) => {
                 tx.prepare_cached("DELETE FROM mounts WHERE name = ?")?.execute([name])?;
             }

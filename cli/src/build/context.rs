@@ -79,6 +79,7 @@ pub(super) async fn fetch(
                     location: failed.location,
                     text: String::new(),
                     log: failed.log,
+                    place: None,
                     source: failed.error,
                 });
             }
@@ -122,7 +123,7 @@ async fn view(builder: &Builder, snapshot: Snapshot) -> Result<Arc<Root>, Error>
 }
 
 /// A URL as it may be shown: without user and password.
-pub(super) fn without_user(url: &str) -> String {
+pub(crate) fn without_user(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, address)) => {
             let end = address.find(['/', '?', '#']).unwrap_or(address.len());

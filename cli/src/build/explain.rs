@@ -117,7 +117,7 @@ impl Builder {
         let graph = Arc::new(lowered.build.graph.clone());
         let explained = solver.explain(Arc::clone(&graph), root, cancel.clone()).await;
         self.save_indexes(worker).await;
-        let explained = explained.map_err(|failed| lowered.step_failed(failed, &cancel))?;
+        let explained = explained.map_err(|failed| lowered.step_failed(failed, None, &cancel))?;
         let steps = explained.into_iter().map(|step| {
             let info = &graph.vertex(step.vertex).info;
             ExplainedStep {

@@ -14,6 +14,7 @@ mod resolve;
 mod room;
 
 pub use call::{Answer, Call};
+pub(crate) use context::without_user;
 pub use explain::{ExplainedStep, Explanation, Fate};
 
 use std::path::PathBuf;
@@ -32,8 +33,9 @@ use bricklayer_solver::{Digest, Platform};
 use bricklayer_worker::{LocalWorker, Pins, WorkerSettings};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Error;
+use crate::error::{Error, StepPlace};
 use crate::images::parse;
+use crate::record::Recorder;
 use crate::request::{BuildRequest, GraphFile, GraphForm};
 
 /// Where a [`Builder`] keeps things and how it reaches others.
@@ -72,6 +74,8 @@ pub struct BuildResult {
     pub steps: usize,
     /// How many of them did not have to run.
     pub cached: usize,
+    /// The ID of the build's record; `None`: none could be kept.
+    pub record: Option<String>,
 }
 
 impl Builder {
@@ -113,15 +117,31 @@ impl Builder {
         reporter: Reporter,
         cancel: CancellationToken,
     ) -> Result<BuildResult, Error> {
+        let recorder = Recorder::start(self, &request, reporter);
+        let mut result = self.build_recorded(request, &recorder, cancel).await;
+        if let Ok(result) = &mut result {
+            result.record = recorder.id().map(str::to_owned);
+        }
+        recorder.end(&result);
+        result
+    }
+
+    async fn build_recorded(
+        &self,
+        request: BuildRequest,
+        recorder: &Recorder,
+        cancel: CancellationToken,
+    ) -> Result<BuildResult, Error> {
+        let reporter = recorder.reporter();
         let names = request.tags.iter().map(|tag| parse(tag)).collect::<Result<Vec<Reference>, Error>>()?;
-        let input = input::read(self, &request, &reporter, &cancel).await?;
-        let (build, mut result) = self.lower(&request, &input, &reporter).await?;
-        let targets = export::plan(&request, &names, &build, &reporter)?;
+        let input = input::read(self, &request, reporter, &cancel).await?;
+        let (build, mut result) = self.lower(&request, &input, reporter).await?;
+        let targets = export::plan(&request, &names, &build, reporter)?;
         let room = Arc::clone(&targets.room);
         let built = async {
             let snapshot =
-                self.solve(&request, &input, &build, &targets, &reporter, &cancel, &mut result).await?;
-            export::write(self, &build, &snapshot, targets, &reporter, &cancel, &mut result).await?;
+                self.solve(&request, &input, &build, &targets, recorder, &cancel, &mut result).await?;
+            export::write(self, &build, &snapshot, targets, reporter, &cancel, &mut result).await?;
             self.sync().await
         }
         .await;
@@ -200,13 +220,15 @@ impl Builder {
         input: &input::Input,
         lowered: &Lowered,
         targets: &export::Targets,
-        reporter: &Reporter,
+        recorder: &Recorder,
         cancel: &CancellationToken,
         result: &mut BuildResult,
     ) -> Result<Snapshot, Error> {
         let Some(root) = lowered.build.root else { return Ok(Snapshot::default()) };
+        let reporter = recorder.reporter();
         let (worker, solver) = self.solver(request, input, lowered, reporter);
         let graph = Arc::new(lowered.build.graph.clone());
+        recorder.graph(&graph);
         let foundation = graph.foundation(root);
         let on_output = |vertex, output: &Output| {
             if let Output::Snapshot(snapshot) = output
@@ -221,6 +243,7 @@ impl Builder {
             Ok(solved) => &solved.steps,
             Err(failed) => &failed.steps,
         };
+        recorder.reports(steps);
         // the context is read, not run
         let run = |s: &&StepReport| {
             !matches!(lowered.build.graph.vertex(s.vertex).op, Op::Source(Source::Local(_)))
@@ -242,7 +265,10 @@ impl Builder {
             Ok(Output::Local { name, .. }) => {
                 Err(Error::new(format!("the target is the local directory `{name}`")))
             }
-            Err(failed) => Err(lowered.step_failed(failed, cancel)),
+            Err(failed) => {
+                let place = recorder.place_of(failed.vertex);
+                Err(lowered.step_failed(failed, place, cancel))
+            }
         }
     }
 
@@ -306,7 +332,7 @@ pub(crate) struct Lowered {
 
 impl Lowered {
     /// Why the target was not reached, with the place in the Dockerfile.
-    fn step_failed(&self, failed: SolveError, cancel: &CancellationToken) -> Error {
+    fn step_failed(&self, failed: SolveError, place: Option<StepPlace>, cancel: &CancellationToken) -> Error {
         if cancel.is_cancelled() {
             return Error::Cancelled;
         }
@@ -315,6 +341,7 @@ impl Lowered {
             location: failed.location,
             text: self.text.clone(),
             log: failed.log,
+            place: place.map(Box::new),
             source: failed.error,
         }
     }

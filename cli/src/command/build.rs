@@ -140,6 +140,7 @@ mod tests {
             warnings: vec!["warning: something".into()],
             steps: 12,
             cached: 8,
+            record: None,
         }
     }
 

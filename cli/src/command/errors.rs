@@ -105,7 +105,7 @@ impl Report {
                     self.text.push('\n');
                 }
             }
-            Error::Step { step, location, text, log, source } => {
+            Error::Step { step, location, text, log, source, .. } => {
                 self.error(&format!("{} failed", shortened(&one_line(step))));
                 self.causes(Some(source));
                 if let Some(location) = location {
@@ -247,6 +247,7 @@ mod tests {
             location: Some(Location { file: "Dockerfile".into(), first, last }),
             text: text.into(),
             log: Vec::new(),
+            place: None,
             source: Arc::new(StepError::Exit {
                 command: "/bin/sh -c make".into(),
                 code: 2,

@@ -33,9 +33,12 @@ fn usage_text(usage: &Usage, args: &DuArgs, now: SystemTime) -> String {
         text = entries(&usage.entries, now) + "\n";
     }
     let mut table = Table::new(&["", "COUNT", "MAY GO"]);
-    for (kind, name) in
-        [(UsageKind::Layer, "layers"), (UsageKind::Blob, "other blobs"), (UsageKind::Mount, "cache mounts")]
-    {
+    for (kind, name) in [
+        (UsageKind::Layer, "layers"),
+        (UsageKind::Blob, "other blobs"),
+        (UsageKind::Mount, "cache mounts"),
+        (UsageKind::Build, "records of builds"),
+    ] {
         let of_kind: Vec<&UsageEntry> = usage.entries.iter().filter(|entry| entry.kind == kind).collect();
         let may_go = of_kind.iter().filter(|entry| !entry.in_use).map(|entry| entry.size).sum();
         table.row([name.to_owned(), of_kind.len().to_string(), bytes(may_go)]);
@@ -48,6 +51,7 @@ fn word(kind: UsageKind) -> &'static str {
         UsageKind::Layer => "layer",
         UsageKind::Blob => "blob",
         UsageKind::Mount => "cache mount",
+        UsageKind::Build => "build",
     }
 }
 
@@ -55,6 +59,7 @@ fn entries(entries: &[UsageEntry], now: SystemTime) -> String {
     let mut table = Table::new(&["KIND", "ID", "FREES", "LAST USED", "NEEDED BY"]);
     for entry in entries {
         let needed = match (entry.in_use, entry.cached) {
+            _ if entry.kind == UsageKind::Build && !entry.in_use => "`builds`",
             (true, _) => "an image or a build",
             (false, true) => "the cache",
             (false, false) => "-",
@@ -156,6 +161,7 @@ mod tests {
             entry(UsageKind::Layer, "8", 3_000_000, false, true),
             entry(UsageKind::Blob, &bricklayer::Digest::of(b"x").to_string(), 500, false, false),
             entry(UsageKind::Mount, "/root/.npm\x1b[2J", 70_000, false, false),
+            entry(UsageKind::Build, "k3f9a2xy", 4096, false, true),
         ]
     }
 
@@ -169,17 +175,19 @@ mod tests {
         layer         8              3.00MB   16 minutes ago   the cache
         blob          2d711642b726   500B     16 minutes ago   -
         cache mount   /root/.npm     70.0kB   16 minutes ago   -
+        build         k3f9a2xy       4.10kB   16 minutes ago   `builds`
 
-                       COUNT   MAY GO
-        layers         2       3.00MB
-        other blobs    1       500B
-        cache mounts   1       70.0kB
+                            COUNT   MAY GO
+        layers              2       3.00MB
+        other blobs         1       500B
+        cache mounts        1       70.0kB
+        records of builds   1       4.10kB
 
         8.07MB in all, 3.07MB may go
         ");
         args.format = Format::Json;
         let lines = usage_text(&usage, &args, now());
-        assert_eq!(lines.lines().count(), 4);
+        assert_eq!(lines.lines().count(), 5);
         insta::assert_snapshot!(lines.lines().next().unwrap(), @r#"{"Cached":true,"Created":"2023-11-14T19:26:40Z","ID":"7","InUse":true,"Kind":"layer","LastUsed":"2023-11-14T21:56:40Z","Size":5000000}"#);
     }
 
@@ -211,6 +219,7 @@ mod tests {
         KIND          ID             FREES    LAST USED        NEEDED BY
         blob          2d711642b726   500B     16 minutes ago   -
         cache mount   /root/.npm     70.0kB   16 minutes ago   -
+        build         k3f9a2xy       4.10kB   16 minutes ago   `builds`
 
         70.5kB freed, 8.00MB left
         ");

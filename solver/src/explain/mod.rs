@@ -35,7 +35,7 @@ pub use parts::{InputParts, KeyParts, MAX_PARTS, Value};
 pub use reason::{Change, Reason, explain};
 
 /// What kind of step it is, in one word: what the Dockerfile calls it where that is certain.
-pub(crate) fn kind(op: &Op) -> &'static str {
+pub fn kind(op: &Op) -> &'static str {
     match op {
         Op::Source(Source::Image(_)) => "image",
         Op::Source(Source::Local(_)) => "local",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bricklayer_cache::root::{Root, at};
 use bricklayer_cache::store::LayerDraft;
-use bricklayer_solver::event::{Stream, Task};
+use bricklayer_solver::event::{Exited, Stream, Task};
 use bricklayer_solver::op::{Exec, Mount, MountKind, Network, SecretMount, Security};
 use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::worker::StepError;
@@ -120,6 +120,7 @@ impl Shared {
                 }
             }
         })?;
+        task.exited(Exited { code: exit.code, peak_memory: exit.peak_memory, cpu_time: exit.cpu_time });
         self.tell_once(task, &exit.notes);
         if !exit.success() {
             return Err(failure(exec, &exit));

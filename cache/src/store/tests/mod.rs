@@ -1,5 +1,6 @@
 //! What the store promises, over all its parts.
 
+mod builds;
 mod faults;
 mod images;
 mod processes;

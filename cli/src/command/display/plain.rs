@@ -34,14 +34,12 @@ pub(crate) struct Plain {
     colours: bool,
     tasks: BTreeMap<TaskId, Task>,
     floor: Option<TaskId>,
-    next_number: u32,
     ended: u64,
 }
 
 #[derive(Default)]
 struct Task {
     name: String,
-    number: Option<u32>,
     started: Option<SystemTime>,
     parts: BTreeMap<String, Part>,
     /// Lines that wait for the floor.
@@ -63,16 +61,12 @@ struct Part {
 impl Plain {
     /// Writes to `out`; colours of programs pass if `colours`.
     pub(crate) fn new(out: Box<dyn Write + Send>, colours: bool) -> Self {
-        Self { out, colours, tasks: BTreeMap::new(), floor: None, next_number: 1, ended: 0 }
+        Self { out, colours, tasks: BTreeMap::new(), floor: None, ended: 0 }
     }
 
     /// A line of a task, without its number; shown at once or when its turn comes.
     fn say(&mut self, id: TaskId, time: SystemTime, line: String) {
         let task = self.tasks.entry(id).or_default();
-        if task.number.is_none() {
-            task.number = Some(self.next_number);
-            self.next_number += 1;
-        }
         task.waiting_bytes += line.len();
         task.waiting_since.get_or_insert(time);
         task.waiting.push(line);
@@ -84,10 +78,11 @@ impl Plain {
     }
 
     fn give_floor(&mut self, id: TaskId) {
-        if let Some(before) = self.floor.and_then(|floor| self.tasks.get_mut(&floor)) {
+        if let Some(floor) = self.floor
+            && let Some(before) = self.tasks.get_mut(&floor)
+        {
             if before.introduced {
-                let number = before.number.unwrap_or(0);
-                put(&mut self.out, &format!("#{number} ...\n\n"));
+                put(&mut self.out, &format!("#{} ...\n\n", floor.number()));
             }
             before.introduced = false;
         }
@@ -98,7 +93,7 @@ impl Plain {
     /// Writes what a task has to say; a task that has ended leaves the floor.
     fn show(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        let number = task.number.unwrap_or(0);
+        let number = id.number();
         let mut text = String::new();
         if !task.waiting.is_empty() && !task.introduced {
             let _ = writeln!(text, "#{number} {}", task.name);
@@ -200,10 +195,6 @@ impl Renderer for Plain {
                 let task = self.tasks.entry(id).or_default();
                 task.started.get_or_insert(time);
                 // the header alone: what runs long and says nothing is seen to run
-                if task.number.is_none() {
-                    task.number = Some(self.next_number);
-                    self.next_number += 1;
-                }
                 if self.floor.is_none() {
                     self.introduce(id);
                 }
@@ -255,7 +246,7 @@ impl Renderer for Plain {
     fn end(&mut self, _: SystemTime) {
         let mut open: Vec<TaskId> =
             self.tasks.iter().filter(|(_, task)| !task.waiting.is_empty()).map(|(id, _)| *id).collect();
-        open.sort_by_key(|id| self.tasks.get(id).map(|task| (task.ended.is_none(), task.ended, task.number)));
+        open.sort_by_key(|id| self.tasks.get(id).map(|task| (task.ended.is_none(), task.ended, *id)));
         for id in open {
             if self.tasks.get(&id).is_some_and(|task| !task.waiting.is_empty()) {
                 self.give_floor(id);
@@ -270,7 +261,7 @@ impl Plain {
         self.floor = Some(id);
         if !task.introduced {
             task.introduced = true;
-            let text = format!("#{} {}\n", task.number.unwrap_or(0), task.name);
+            let text = format!("#{} {}\n", id.number(), task.name);
             put(&mut self.out, &text);
         }
     }
