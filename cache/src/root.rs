@@ -5,9 +5,10 @@
 //! their type is checked before they are read.
 //!
 //! Paths are bytes: any file name that Linux knows will do. A leading `/` and none mean the same, and the empty path
-//! is the root itself. [`at`] holds what is done to a name in an open directory, never following a link.
+//! is the root itself. [`at`] holds what is done to a name in an open directory, never following a link; [`ids`] knows which owners files can get.
 
 pub mod at;
+pub mod ids;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -23,3 +23,8 @@ pub use record::{
     TaskState, WorkKind,
 };
 pub use request::*;
+
+/// Building as an ordinary user: what has to be done before anything else.
+pub mod rootless {
+    pub use bricklayer_worker::rootless::{Entered, RootlessError, enter, may_mount};
+}

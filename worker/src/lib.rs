@@ -6,6 +6,7 @@ pub mod files;
 mod local_worker;
 pub mod network;
 pub mod overlay;
+pub mod rootless;
 pub mod sandbox;
 mod settings;
 mod source;

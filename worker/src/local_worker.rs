@@ -96,6 +96,12 @@ impl Worker for LocalWorker {
 
 impl LocalWorker {
     async fn run_blocking(&self, job: Job<'_>) -> Result<Output, StepError> {
+        if !crate::rootless::may_mount() {
+            return Err(StepError::new(
+                "this process may not mount: it is neither root nor in a user namespace",
+            )
+            .hint("a program that uses the library calls `bricklayer::rootless::enter()` first in `main`"));
+        }
         // the closure must own what it uses; a step's task is shared with it for as long as it runs
         let Job { vertex, inputs, task, cancel, .. } = job;
         let work = || {

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use bricklayer_cache::root::ids::in_user_namespace;
 use bricklayer_sys::mount::{Attributes, set_attributes};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -186,15 +187,4 @@ pub(crate) fn open_in(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rusti
             other => return other,
         }
     }
-}
-
-/// Are we in a user namespace other than the first one?
-pub(crate) fn in_user_namespace() -> bool {
-    use std::sync::OnceLock;
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        // The first one maps all ids to themselves.
-        std::fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| map.split_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
-    })
 }

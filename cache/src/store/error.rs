@@ -54,6 +54,12 @@ pub enum StoreError {
         /// The newest that this program knows.
         known: i64,
     },
+    /// The store was made by another user.
+    #[error("store `{}` belongs to another user", path.display())]
+    OtherOwner {
+        /// The store.
+        path: PathBuf,
+    },
     /// The directory holds something else.
     #[error("`{}` is not a store: it holds `{found}`", path.display())]
     NotAStore {
@@ -212,6 +218,9 @@ impl StoreError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NewerFormat { .. } => Some("use the newer program, or another directory with `--root`"),
+            Self::OtherOwner { .. } => {
+                Some("each user has a store of their own: choose another directory with `--root`")
+            }
             Self::NotAStore { .. } => Some("choose an empty or new directory with `--root`"),
             Self::NoSharedMemory { .. } => Some("put the store on a local disk with `--root`"),
             Self::BlobDamaged { .. } => Some("build again: what needs the blob is fetched or made again"),

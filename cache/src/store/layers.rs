@@ -469,10 +469,9 @@ struct Wanted {
     clamp: i64,
 }
 
-/// Is the process in a user namespace, where device nodes and `trusted.` xattrs cannot be made?
+/// Are device nodes and `trusted.` xattrs beyond the process, in a user namespace or without any rights?
 fn in_user_namespace() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    !rustix::process::geteuid().is_root() || !map.split_whitespace().eq(["0", "0", "4294967295"])
+    !rustix::process::geteuid().is_root() || crate::root::ids::in_user_namespace()
 }
 
 /// Each layer with its diff ID and chain ID.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use bricklayer_solver::Digest;
@@ -32,7 +32,14 @@ impl Layout {
         let layout = Self { root };
         let version = layout.root.join("version");
         match fs::read_to_string(&version) {
-            Ok(text) => layout.check_version(&version, &text)?,
+            Ok(text) => {
+                layout.check_owner(&version)?;
+                layout.check_version(&version, &text)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                layout.check_owner(&layout.root)?;
+                return Err(io_error("read", version)(error));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => layout.create()?,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(StoreError::Damaged { path: version, what: "it holds no number".into() });
@@ -40,6 +47,15 @@ impl Layout {
             Err(error) => return Err(io_error("read", version)(error)),
         }
         Ok(layout)
+    }
+
+    /// Files of two users in one store would keep both from removing them.
+    fn check_owner(&self, path: &Path) -> Result<(), StoreError> {
+        let owner = fs::metadata(path).map_err(io_error("look at", path))?.uid();
+        if owner == rustix::process::geteuid().as_raw() {
+            return Ok(());
+        }
+        Err(StoreError::OtherOwner { path: self.root.clone() })
     }
 
     fn check_version(&self, path: &Path, text: &str) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ use bricklayer::Error;
 use bricklayer::cache::StoreError;
 use bricklayer::cache::layer::LayerError;
 use bricklayer::cache::registry::RegistryError;
+use bricklayer::rootless::RootlessError;
 use bricklayer_solver::graph::Location;
 use bricklayer_solver::worker::StepError;
 use bricklayer_worker::files::FilesError;
@@ -222,6 +223,7 @@ fn hint_of(error: &(dyn StdError + 'static)) -> Option<String> {
     of::<Usage>(error, |e| e.hint_text().map(str::to_owned))
         .or_else(|| of::<Error>(error, |e| e.hint().map(str::to_owned)))
         .or_else(|| of::<StepError>(error, of_step))
+        .or_else(|| of::<RootlessError>(error, RootlessError::hint))
         .or_else(|| of::<StoreError>(error, |e| e.hint().map(str::to_owned)))
         .or_else(|| of::<LayerError>(error, |e| e.hint().map(str::to_owned)))
         .or_else(|| of::<RegistryError>(error, RegistryError::hint))

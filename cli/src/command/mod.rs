@@ -48,6 +48,12 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     let environment = Environment::of_process();
+    // before there is any thread: the kernel takes the process as a whole, or not at all
+    if let Err(error) = bricklayer::rootless::enter() {
+        let failure = Failure::from(anyhow::Error::from(error));
+        say(&failure.render(environment.colours()));
+        return failure.exit_code();
+    }
     let done = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -1,12 +1,13 @@
 //! Whole builds with the real binary, real namespaces, real overlayfs and a real registry.
 //!
-//! Needs root, and Debian's busybox-static, docker-registry, skopeo and umoci (`apt-get install busybox-static
-//! docker-registry skopeo umoci`); a test that finds one of them missing fails and says so.
+//! Needs root, and Debian's busybox-static, docker-registry, skopeo, uidmap and umoci (`apt-get install busybox-static
+//! docker-registry skopeo uidmap umoci`); a test that finds one of them missing fails and says so.
 
 mod builds;
 mod explain;
 mod faults;
 mod images;
+mod rootless;
 mod servers;
 mod sources;
 mod support;

@@ -12,7 +12,7 @@ pub(crate) struct Bench {
 }
 
 /// The base image's archive, made once for all tests of this process.
-fn base_archive() -> &'static Path {
+pub(crate) fn base_archive() -> &'static Path {
     static BASE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = BASE.get_or_init(|| {
         assert!(rustix::process::geteuid().is_root(), "these tests mount things: run them as root");
@@ -67,10 +67,14 @@ impl Printed {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let bench =
-            Self { dir: tempfile::Builder::new().prefix("bricklayer-e2e-").tempdir_in("/var/tmp").unwrap() };
+        let bench = Self::empty();
         bench.run(&["load", "-i", base_archive().to_str().unwrap()]).fine();
         bench
+    }
+
+    /// Without a store.
+    pub(crate) fn empty() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("bricklayer-e2e-").tempdir_in("/var/tmp").unwrap() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

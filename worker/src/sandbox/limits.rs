@@ -42,7 +42,7 @@ pub(super) fn resolve(wanted: &[(String, u64, u64)]) -> Result<Vec<(u32, u64, u6
         }
     }
     // The capability counts only where no user namespace has changed its meaning.
-    let may_raise = !crate::overlay::in_user_namespace()
+    let may_raise = !bricklayer_cache::root::ids::in_user_namespace()
         && rustix::thread::capabilities(None)
             .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE));
     let mut limits = Vec::with_capacity(TABLE.len() + 1);

@@ -4,6 +4,7 @@
 //! - `namespace`: moving one thread into namespaces of its own
 //! - `device`: which devices the processes of a control group may open
 //! - `spawn`: a command in its own pid namespace, under a supervisor that dies with us
+//! - `userns`: the whole process in a user namespace, as an ordinary user
 //!
 //! Nothing here decides a policy: what is mounted, allowed and limited comes in as data.
 
@@ -11,3 +12,4 @@ pub mod device;
 pub mod mount;
 pub mod namespace;
 pub mod spawn;
+pub mod userns;

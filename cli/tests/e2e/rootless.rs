@@ -1,0 +1,185 @@
+//! Builds by an ordinary user, who exists only for the test (`testdata/rootless/as`). Needs root, and Debian's uidmap.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bricklayer::cache::layer::tar::write::{END, pad};
+use bricklayer::cache::layer::tar::{EntryKind, Header};
+
+use crate::support::{Bench, Printed, base_archive};
+
+/// Somebody without privileges, with a home and a store there.
+struct Person {
+    bench: Bench,
+    /// `mapped`: with subordinate ids; `single`: without.
+    kind: &'static str,
+}
+
+impl Person {
+    fn new(kind: &'static str) -> Self {
+        let person = Self { bench: Bench::empty(), kind };
+        fs::copy(base_archive(), person.path("base.tar")).unwrap();
+        person.run(&["load", "-i", "base.tar"]).fine();
+        person
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.bench.path(name)
+    }
+
+    /// Any command, in the user's home, where the program is `./bricklayer`.
+    fn command(&self, words: &[&str]) -> Command {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/rootless/as");
+        let mut command = Command::new(script);
+        command
+            .args(["--bring", env!("CARGO_BIN_EXE_bricklayer"), "bricklayer", self.kind])
+            .arg(self.bench.dir.path())
+            .args(words)
+            .env_remove("SOURCE_DATE_EPOCH")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Printed {
+        self.command(&[&["./bricklayer"], args].concat()).output().unwrap().into()
+    }
+
+    fn build(&self, args: &[&str]) -> Printed {
+        self.run(&[&["build", "--progress", "plain"], args].concat())
+    }
+}
+
+/// A tar whose files have many owners, modes and a file capability.
+fn archive() -> Vec<u8> {
+    // struct vfs_cap_data, revision 2: permitted cap_net_raw, effective
+    let capability = [0x0200_0001u32, 1 << 13, 0, 0, 0].map(u32::to_le_bytes).concat();
+    let xattrs = [(b"security.capability".to_vec(), capability), (b"user.note".to_vec(), b"kept".to_vec())];
+    let entry = |path: &'static [u8], kind, mode, uid, gid| Header {
+        path,
+        kind,
+        mode,
+        uid,
+        gid,
+        size: 0,
+        mtime: 1_600_000_000,
+        link: b"",
+        device: (0, 0),
+        xattrs: &[],
+    };
+    let mut out = Vec::new();
+    entry(b"dir/", EntryKind::Directory, 0o2775, 33, 44).write(&mut out);
+    Header { size: 4, xattrs: &xattrs, ..entry(b"dir/ping", EntryKind::File, 0o755, 0, 0) }.write(&mut out);
+    out.extend_from_slice(b"data");
+    pad(&mut out, 4);
+    entry(b"dir/su", EntryKind::File, 0o6755, 1, 2).write(&mut out);
+    Header { link: b"su", ..entry(b"dir/link", EntryKind::Symlink, 0o777, 12, 13) }.write(&mut out);
+    Header { link: b"dir/su", ..entry(b"dir/hard", EntryKind::HardLink, 0o6755, 1, 2) }.write(&mut out);
+    entry(b"dir/pipe", EntryKind::Fifo, 0o622, 7, 8).write(&mut out);
+    out.extend_from_slice(&END);
+    out
+}
+
+const DOCKERFILE: &str = r#"FROM base AS one
+ADD many.tar /many
+RUN mkdir -p /d/sub /gone/deep /opaque/old && echo a > /d/a && ln /d/a /d/b && ln -s a /d/link && mkfifo /d/pipe \
+ && cp /bin/busybox /d/su && chmod 4755 /d/su && chmod 1777 /d/sub && echo x > /gone/deep/x && echo y > /opaque/old/y
+COPY --chown=1000:2000 --chmod=4711 tree /copied/
+COPY --chown=app tree/f /home/app/
+FROM one
+RUN rm -r /gone /d/b && rm -rf /opaque && mkdir /opaque && echo new > /opaque/new && echo more >> /d/a
+RUN mv /many/dir/ping /ping && chmod 600 /copied/f && touch /many/dir/su
+COPY --from=one /many /again
+COPY --link --chown=5:6 tree /linked
+WORKDIR /work/there
+USER app
+WORKDIR mine
+"#;
+
+fn write_context(dir: &Path, dockerfile: &str) {
+    fs::create_dir_all(dir.join("tree/below")).unwrap();
+    fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
+    fs::write(dir.join("many.tar"), archive()).unwrap();
+    fs::write(dir.join("tree/f"), "f\n").unwrap();
+    fs::write(dir.join("tree/below/g"), "g\n").unwrap();
+    std::os::unix::fs::symlink("f", dir.join("tree/l")).unwrap();
+}
+
+/// The image that root builds of a Dockerfile, and the one that somebody else builds: as OCI archives.
+#[track_caller]
+fn both(kind: &'static str, dockerfile: &str) -> (Vec<u8>, Vec<u8>) {
+    let args =
+        ["--build-arg", "SOURCE_DATE_EPOCH=1500000000", "--output", "type=oci,dest=out.tar", "context"];
+    let root = Bench::new();
+    write_context(&root.path("context"), dockerfile);
+    root.build(&args).fine();
+    let person = Person::new(kind);
+    write_context(&person.path("context"), dockerfile);
+    let built = person.build(&args).fine();
+    assert!(built.text.contains("not cached: never built"), "{}", built.text);
+    // it was nobody with power who did that
+    assert_ne!(fs::metadata(person.path("out.tar")).unwrap().uid(), 0);
+    (fs::read(root.path("out.tar")).unwrap(), fs::read(person.path("out.tar")).unwrap())
+}
+
+/// What differs in two archives, for people.
+#[track_caller]
+fn assert_same((root, person): (Vec<u8>, Vec<u8>)) {
+    if root == person {
+        return;
+    }
+    let list = |bytes: &[u8]| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("out.tar"), bytes).unwrap();
+        let script = "tar xf out.tar && for b in blobs/sha256/*; do gzip -dc $b 2>/dev/null | tar --xattrs --xattrs-include=* --numeric-owner -tvvf - 2>/dev/null; done; true";
+        let done = Command::new("sh").args(["-c", script]).current_dir(dir.path()).output().unwrap();
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    let (root, person) = (list(&root), list(&person));
+    let differ: Vec<_> = root.lines().zip(person.lines()).filter(|(a, b)| a != b).collect();
+    panic!("the images differ (root's, the user's): {differ:#?}");
+}
+
+#[test]
+fn the_image_is_the_one_that_root_builds() {
+    let user = "RUN touch made && echo $HOME > home && chgrp extra made\n";
+    let owners =
+        "RUN chown -R 33:44 /d && chown 1000 /opaque && chown -h 8:9 /d/link && chown app /work/there\n";
+    let (first, rest) = DOCKERFILE.split_once("WORKDIR /work").unwrap();
+    assert_same(both("mapped", &format!("{first}WORKDIR /work/there\n{owners}WORKDIR /work{rest}{user}")));
+}
+
+#[test]
+fn a_store_of_somebody_else_is_refused() {
+    let person = Person::new("mapped");
+    let refused = |printed: Printed| {
+        assert_eq!(printed.code, Some(1), "{}", printed.text);
+        assert!(printed.text.contains("belongs to another user"), "{}", printed.text);
+        assert!(printed.text.contains("--root"), "{}", printed.text);
+    };
+    // root's, closed to others, and the user's, which root could read
+    let root = Bench::new();
+    fs::rename(root.store(), person.path("roots")).unwrap();
+    refused(person.run(&["--root", "roots", "images"]));
+    let store = person.path(".local/share/bricklayer");
+    fs::rename(store, root.store()).unwrap();
+    refused(root.run(&["images"]));
+}
+
+#[test]
+fn a_kernel_that_makes_no_user_namespace_is_told_about() {
+    let person = Person::new("mapped");
+    // inside of one that may have no more below it
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && setpriv --bounding-set -all --inh-caps -all ./bricklayer du";
+    let refused: Printed = person
+        .command(&["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(refused.code, Some(1), "{}", refused.text);
+    assert!(refused.text.contains("cannot make a user namespace"), "{}", refused.text);
+    assert!(refused.text.contains("sysctl -w user.max_user_namespaces"), "{}", refused.text);
+}
