@@ -1,9 +1,12 @@
 //! The loop that hands out work: it knows what each step still waits for, and nothing else.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Plan, Role};
@@ -41,7 +44,8 @@ pub(super) async fn run(
     on_output: &(dyn Fn(VertexId, &Output) + Send + Sync),
 ) -> (Vec<StepReport>, Result<Arc<Output>, (VertexId, Failure)>) {
     let mut board = Board::new(run, on_output);
-    let mut working: JoinSet<Ended> = JoinSet::new();
+    // Polled here: what takes long has threads of its own, and a task each would only add two changes of thread.
+    let mut working = FuturesUnordered::new();
     let mut failed: Option<(VertexId, Failure)> = None;
     board.settle();
     loop {
@@ -55,10 +59,11 @@ pub(super) async fn run(
                 board.report(id, StepState::Done);
                 board.has_output(id, output);
             } else {
-                working.spawn(step::step(Arc::clone(run), id, inputs));
+                let step = AssertUnwindSafe(step::step(Arc::clone(run), id, inputs));
+                working.push(step.catch_unwind().map(move |ended| ended.map_err(|panic| (id, panic))));
             }
         }
-        let Some(ended) = working.join_next().await else { break };
+        let Some(ended) = working.next().await else { break };
         match ended {
             Ok(ended) => {
                 let id = ended.id;
@@ -77,10 +82,12 @@ pub(super) async fn run(
                     }
                 }
             }
-            // steps catch their panics and are not aborted while this loop runs
-            Err(error) => {
-                let error = crate::worker::StepError::with_source("a step was lost", error);
-                failed.get_or_insert((run.plan.target, Failure::new(error)));
+            Err((id, panic)) => {
+                let text = plan::panic_text(&*panic);
+                let error = crate::worker::StepError::new(format!(
+                    "a step ended in a defect of this program: {text}"
+                ));
+                failed.get_or_insert((id, Failure::new(error)));
                 run.cancel.cancel();
             }
         }

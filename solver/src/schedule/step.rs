@@ -7,7 +7,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::flight::{Cockpit, Landed};
-use super::plan::{blocking, guard, selection, slot};
+use super::plan::{guard, selection, slot};
 use super::run::Run;
 use super::{Failure, StepState, chain_of_errors};
 use crate::digest::Digest;
@@ -110,7 +110,7 @@ async fn obtain(
     if !step.no_cache
         && key != step.definition
         && flying.slots().available_permits() == 0
-        && let Some(landed) = flying.look_up().await
+        && let Some(landed) = flying.waiting(Flying::look_up).await.flatten()
     {
         return Ok((landed, false));
     }
@@ -128,7 +128,7 @@ async fn obtain(
             if landed.definition != step.definition
                 && let Some(record) = landed.record.clone()
             {
-                flying.register(Record::clone(&record)).await;
+                flying.waiting(move |flying| flying.register(Record::clone(&record))).await;
             }
             return Ok((landed, true));
         }
@@ -210,10 +210,6 @@ impl Flying {
         self.run.plan.step(self.id).definition
     }
 
-    fn records(&self) -> Arc<dyn RecordStore> {
-        Arc::clone(&self.run.shared.records)
-    }
-
     fn parts(&self) -> KeyParts {
         let inputs: Vec<InputContent<'_>> = self.known.iter().map(Known::part).collect();
         KeyParts::of(&self.run.plan.graph, self.id, self.run.plan.step(self.id).pin.as_ref(), &inputs)
@@ -227,11 +223,22 @@ impl Flying {
         self.task().warn(format!("{what}: {}", chain_of_errors(error.as_ref())));
     }
 
+    /// Calls the record store on a thread that may wait. `None`: that ended in a defect of this program.
+    async fn waiting<T: Send + 'static>(&self, call: impl FnOnce(&Self) -> T + Send + 'static) -> Option<T> {
+        let flying = self.clone();
+        match tokio::task::spawn_blocking(move || call(&flying)).await {
+            Ok(result) => Some(result),
+            Err(error) => {
+                self.warn("records can't be used", &error.into());
+                None
+            }
+        }
+    }
+
     /// Looks the content key up; what is found is from now on found by definition, too.
-    async fn look_up(&self) -> Option<Landed> {
-        let (records, key) = (self.records(), self.key);
-        match blocking(move || records.find(&[key])).await {
-            Ok(found) => Some(self.found(found.into_iter().next().flatten()?).await),
+    fn look_up(&self) -> Option<Landed> {
+        match self.run.shared.records.find(&[self.key]) {
+            Ok(found) => Some(self.found(found.into_iter().next().flatten()?)),
             Err(error) => {
                 self.warn("records can't be read, so the step runs", &error);
                 None
@@ -239,28 +246,27 @@ impl Flying {
         }
     }
 
-    async fn found(&self, record: Record) -> Landed {
-        let record = self.register(record).await;
+    fn found(&self, record: Record) -> Landed {
+        let record = self.register(record);
         let output = Arc::new(Output::Snapshot(record.output.clone()));
         Landed { output, record: Some(Arc::new(record)), definition: self.definition(), ran: false }
     }
 
     /// Lets this step's keys lead to a result that was made under others.
-    async fn register(&self, mut record: Record) -> Record {
+    fn register(&self, mut record: Record) -> Record {
         record.family = explain::family(self.run.plan.graph.vertex(self.id));
         record.parts = self.parts().encode();
-        self.put(record.clone()).await;
+        self.put(&record);
         record
     }
 
-    async fn put(&self, record: Record) {
+    fn put(&self, record: &Record) {
         let mut keys = vec![self.definition()];
         if self.key != self.definition() {
             keys.push(self.key);
         }
         keys.extend(self.run.plan.places.get(self.id));
-        let records = self.records();
-        if let Err(error) = blocking(move || records.put(&keys, &record)).await {
+        if let Err(error) = self.run.shared.records.put(&keys, record) {
             self.warn("the result can't be recorded, so the step will run again next time", &error);
         }
     }
@@ -268,24 +274,43 @@ impl Flying {
     /// Runs the step for everybody who is aboard.
     async fn fly(self, cockpit: Cockpit) {
         let Cockpit { cancel, landing } = cockpit;
-        let flight = async { self.make(&cancel).await };
-        let result = guard("a step", flight).await;
-        let result = result.map_err(|error| Failure { error: Arc::new(error), log: self.task().log_tail() });
+        let task = Arc::clone(self.task());
+        let result = self.make(cancel).await;
+        let result = result.map_err(|error| Failure { error: Arc::new(error), log: task.log_tail() });
         landing.send_replace(Some(result));
     }
 
-    async fn make(&self, cancel: &CancellationToken) -> Result<Landed, StepError> {
+    /// Waits for its turn, which holds no thread; what follows looks into the records, runs and writes, and has a
+    /// thread that may wait for all of it: changing threads at each of them costs more than the solver's own work.
+    async fn make(self, cancel: CancellationToken) -> Result<Landed, StepError> {
         let begun = Instant::now();
-        let guarded = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(StepError::Cancelled),
-            guarded = self.take_turn() => guarded?,
+        let turn = async {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(StepError::Cancelled),
+                turn = self.take_turn() => turn,
+            }
         };
+        let turn = guard("a step", turn).await?;
         self.note(|notes| notes.waited += begun.elapsed());
+        let runtime = tokio::runtime::Handle::current();
+        let flight = move || {
+            let landed = runtime.block_on(guard("a step", self.make_now(&cancel)));
+            drop(turn);
+            landed
+        };
+        match tokio::task::spawn_blocking(flight).await {
+            Ok(landed) => landed,
+            Err(error) => Err(StepError::with_source("a step was lost", error)),
+        }
+    }
+
+    /// Under the lock, on a thread of its own.
+    async fn make_now(&self, cancel: &CancellationToken) -> Result<Landed, StepError> {
         let no_cache = self.run.plan.step(self.id).no_cache;
-        let parts = Arc::new(self.parts());
-        let reasons = match self.look_again(no_cache, &parts).await {
-            Ok(Again::Found(record)) => return Ok(self.found(*record).await),
+        let parts = self.parts();
+        let reasons = match self.look_again(no_cache, &parts) {
+            Ok(Again::Found(record)) => return Ok(self.found(*record)),
             Ok(Again::Missed(reasons)) => reasons,
             Err(error) => {
                 self.warn("records can't be read, so the step runs", &error);
@@ -302,9 +327,8 @@ impl Flying {
         }
         let begun = Instant::now();
         let created = SystemTime::now();
-        let output = guard("a step", async { self.work(cancel).await }).await;
+        let output = Arc::new(self.work(cancel).await?);
         let duration = begun.elapsed();
-        let output = Arc::new(output?);
         let record = match &*output {
             Output::Snapshot(snapshot) => {
                 let record = Record {
@@ -314,12 +338,11 @@ impl Flying {
                     created_ms: millis(created.duration_since(UNIX_EPOCH).unwrap_or_default()),
                     duration_ms: millis(duration),
                 };
-                self.put(record.clone()).await;
+                self.put(&record);
                 Some(Arc::new(record))
             }
             Output::Local { .. } => None,
         };
-        drop(guarded);
         Ok(Landed { output, record, definition: self.definition(), ran: true })
     }
 
@@ -344,8 +367,7 @@ impl Flying {
             self.task().waiting(whom);
             has_to_wait.notify_one();
         };
-        let records = self.records();
-        let lock = records.lock(self.key, &waiting);
+        let lock = self.run.shared.records.lock(self.key, &waiting);
         tokio::pin!(lock);
         let locked = tokio::select! {
             biased;
@@ -379,20 +401,16 @@ impl Flying {
     }
 
     /// Under the lock: somebody else may have made it while this step waited. If not: why is there no result?
-    async fn look_again(&self, no_cache: bool, parts: &Arc<KeyParts>) -> Result<Again, RecordError> {
+    fn look_again(&self, no_cache: bool, parts: &KeyParts) -> Result<Again, RecordError> {
         if no_cache {
             return Ok(Again::Missed(vec![Reason::NoCache]));
         }
-        let (records, key, parts) = (self.records(), self.key, Arc::clone(parts));
+        let records = &*self.run.shared.records;
+        if let Some(record) = records.find(&[self.key])?.into_iter().next().flatten() {
+            return Ok(Again::Found(Box::new(record)));
+        }
         let family = explain::family(self.run.plan.graph.vertex(self.id));
-        let place = self.run.plan.places.get(self.id);
-        blocking(move || {
-            if let Some(record) = records.find(&[key])?.into_iter().next().flatten() {
-                return Ok(Again::Found(Box::new(record)));
-            }
-            Ok(Again::Missed(why(&*records, family, place, &parts)?))
-        })
-        .await
+        Ok(Again::Missed(why(records, family, self.run.plan.places.get(self.id), parts)?))
     }
 }
 
