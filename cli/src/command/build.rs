@@ -30,7 +30,7 @@ pub(crate) async fn build(
     if let Some(call) = call {
         return call.answer(&builder, request, environment).await;
     }
-    let display = Display::start(renderer(progress, environment));
+    let display = Display::start(renderer(progress, environment)?);
     let cancel = cancel_on_interrupt();
     let began = std::time::Instant::now();
     let result = builder.build(request, display.reporter(), cancel).await;

@@ -42,7 +42,7 @@ pub(crate) async fn explain(
     let mut options = builder_options(global, environment)?;
     options.insecure_registries.extend(insecure);
     let builder = Builder::open(options)?;
-    let display = Display::start(renderer(progress, environment));
+    let display = Display::start(renderer(progress, environment)?);
     let explanation = builder.explain(request, display.reporter(), cancel_on_interrupt()).await;
     display.finish();
     let explanation = explanation?;

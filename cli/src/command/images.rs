@@ -26,7 +26,7 @@ pub(crate) fn open(global: &Global, environment: &Environment) -> Result<Builder
 
 fn start(args: &DisplayArgs, environment: &Environment) -> Result<Display, Usage> {
     let progress = progress(args.progress, args.quiet, environment)?;
-    Ok(Display::start(renderer(progress, environment)))
+    Ok(Display::start(renderer(progress, environment)?))
 }
 
 /// `bricklayer images`

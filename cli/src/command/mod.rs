@@ -127,16 +127,19 @@ fn progress(typed: Option<Progress>, quiet: bool, environment: &Environment) -> 
 }
 
 /// What draws, on standard error.
-fn renderer(progress: Progress, environment: &Environment) -> Box<dyn Renderer> {
+fn renderer(progress: Progress, environment: &Environment) -> Result<Box<dyn Renderer>, Usage> {
     let colours = environment.setting("NO_COLOR").is_none();
     let live = environment.stderr_terminal && environment.get("TERM") != Some("dumb");
-    match progress {
+    Ok(match progress {
         Progress::Auto if live => Box::new(Tty::new(console::Term::buffered_stderr(), colours)),
+        Progress::Tty if !environment.stderr_terminal => {
+            return Err(Usage::new("--progress=tty: standard error is not a terminal"));
+        }
         Progress::Tty => Box::new(Tty::new(console::Term::buffered_stderr(), colours)),
         Progress::Auto | Progress::Plain => Box::new(Plain::new(Box::new(std::io::stderr()), colours)),
         Progress::Quiet | Progress::None => Box::new(Quiet),
         Progress::Rawjson => Box::new(RawJson::new(Box::new(std::io::stderr()))),
-    }
+    })
 }
 
 /// Ctrl-C and SIGTERM ask the build to stop; a second time they end the process at once.

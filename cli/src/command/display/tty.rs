@@ -2,13 +2,15 @@
 //! with the last lines that it wrote and how far transfers are.
 //!
 //! What is drawn is made by pure functions of the state, the size of the terminal and the time; only [`Tty::draw`]
-//! touches the terminal. No line is wider than the terminal, so that the region's height is the number of its lines.
+//! touches the terminal, through one `indicatif` bar whose message is the region. No line is wider than the terminal,
+//! so that the region's height is the number of its lines.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
 
 use bricklayer::event::{Event, EventKind, Outcome, Progress, TaskId};
 use console::{Term, measure_text_width, truncate_str};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Renderer;
 use super::text::{between, bytes, one_line, sanitise, seconds, short_part};
@@ -23,8 +25,11 @@ const BAR_WIDTH: usize = 24;
 pub(crate) struct Tty {
     term: Term,
     state: State,
-    drawn: usize,
+    region: ProgressBar,
 }
+
+/// Drawings a second that the terminal is asked for at most; the display's own clock is slower.
+const RATE: u8 = 60;
 
 /// What is known of the build.
 struct State {
@@ -48,27 +53,26 @@ struct Task {
 }
 
 impl Tty {
-    /// Draws on `term`.
+    /// Draws on `term`, which must be a terminal.
     pub(crate) fn new(term: Term, colours: bool) -> Self {
-        Self { term, state: State::new(colours), drawn: 0 }
+        let target = ProgressDrawTarget::term(term.clone(), RATE);
+        let region = ProgressBar::with_draw_target(None, target).with_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { term, state: State::new(colours), region }
     }
 
-    /// Takes the live region away, writes what has settled, draws the region anew.
-    fn draw(&mut self, now: SystemTime, live: bool) {
+    /// Writes what has settled above the region, and draws the region anew.
+    fn draw(&mut self, now: SystemTime) {
         let (height, width) = self.term.size();
         let (height, width) = (usize::from(height).max(4), usize::from(width).max(20));
+        self.settle(width);
+        self.region.set_message(self.state.region(width, height - 1, now).join("\n"));
+    }
+
+    fn settle(&mut self, width: usize) {
         let settled = self.state.settle(width);
-        let region = if live { self.state.region(width, height - 1, now) } else { Vec::new() };
-        // a terminal that is gone is no reason to stop building
-        if self.drawn > 0 {
-            let _ = self.term.move_cursor_up(self.drawn);
+        if !settled.is_empty() {
+            self.region.println(settled.join("\n"));
         }
-        let _ = self.term.clear_to_end_of_screen();
-        for line in settled.iter().chain(&region) {
-            let _ = self.term.write_line(line);
-        }
-        let _ = self.term.flush();
-        self.drawn = region.len();
     }
 }
 
@@ -82,11 +86,12 @@ impl Renderer for Tty {
     }
 
     fn tick(&mut self, now: SystemTime) {
-        self.draw(now, true);
+        self.draw(now);
     }
 
-    fn end(&mut self, now: SystemTime) {
-        self.draw(now, false);
+    fn end(&mut self, _: SystemTime) {
+        self.settle(usize::from(self.term.size().1).max(20));
+        self.region.finish_and_clear();
     }
 }
 
