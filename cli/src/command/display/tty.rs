@@ -56,7 +56,9 @@ impl Tty {
     /// Draws on `term`, which must be a terminal.
     pub(crate) fn new(term: Term, colours: bool) -> Self {
         let target = ProgressDrawTarget::term(term.clone(), RATE);
-        let region = ProgressBar::with_draw_target(None, target).with_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let region = ProgressBar::with_draw_target(None, target).with_style(
+            ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         Self { term, state: State::new(colours), region }
     }
 
