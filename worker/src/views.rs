@@ -1,6 +1,6 @@
 //! Merged read views of snapshots: what the files of a list of layers look like on top of each other.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -22,32 +22,50 @@ pub fn snapshot_view(store: &Store, snapshot: &Snapshot) -> Result<Arc<Root>, St
 /// The views of one store. A view is a detached mount: it shows in no mount table and ends with the process.
 pub(crate) struct Views {
     store: Store,
+    /// Trees that are there. Our lease holds their layers, so they stay; asking the store for each layer below each step
+    /// is what a long chain of steps would spend most of its time with.
+    present: Mutex<HashMap<LayerId, PathBuf>>,
     recent: Mutex<VecDeque<(Vec<LayerId>, Arc<Root>)>>,
 }
 
 impl Views {
     pub(crate) fn new(store: Store) -> Self {
-        Self { store, recent: Mutex::new(VecDeque::new()) }
+        Self { store, present: Mutex::default(), recent: Mutex::default() }
     }
 
     /// The trees of a snapshot, lowest first; layers that are blobs only are unpacked. Blocking.
     pub(crate) fn trees(&self, snapshot: &Snapshot) -> Result<Vec<PathBuf>, StepError> {
         let ids: Vec<LayerId> = snapshot.layers.iter().map(|l| l.id).collect();
-        ids.iter()
-            .enumerate()
-            .map(|(n, id)| {
-                self.store.layer_tree(*id, &ids[..n]).map_err(|error| match error {
-                    // the solver starts over: what made it runs, or is pulled, again
-                    StoreError::LayerMissing { .. }
-                    | StoreError::BlobMissing { .. }
-                    | StoreError::BlobDamaged { .. } => StepError::Lost { message: error.to_string() },
-                    error => {
-                        let what = format!("cannot unpack layer {} of {}", n + 1, ids.len());
-                        StepError::with_source(what, error)
-                    }
-                })
-            })
-            .collect()
+        let mut trees = Vec::with_capacity(ids.len());
+        for (n, id) in ids.iter().enumerate() {
+            let known = self.present.lock().expect("no holder panics").get(id).cloned();
+            trees.push(match known {
+                Some(tree) => tree,
+                None => self.tree(&ids, n)?,
+            });
+        }
+        Ok(trees)
+    }
+
+    fn tree(&self, ids: &[LayerId], n: usize) -> Result<PathBuf, StepError> {
+        let (below, id) = (&ids[..n], ids[n]);
+        let tree = self.store.layer_tree(id, below).map_err(|error| match error {
+            // the solver starts over: what made it runs, or is pulled, again
+            StoreError::LayerMissing { .. }
+            | StoreError::BlobMissing { .. }
+            | StoreError::BlobDamaged { .. } => StepError::Lost { message: error.to_string() },
+            error => {
+                let what = format!("cannot unpack layer {} of {}", n + 1, ids.len());
+                StepError::with_source(what, error)
+            }
+        })?;
+        self.present.lock().expect("no holder panics").insert(id, tree.clone());
+        Ok(tree)
+    }
+
+    /// The files of a snapshot's highest layer: their root directory is the one that is seen of all.
+    pub(crate) fn highest(&self, snapshot: &Snapshot) -> Result<Option<PathBuf>, StepError> {
+        Ok(self.trees(snapshot)?.pop())
     }
 
     /// The merged, read-only view of a snapshot. Blocking.

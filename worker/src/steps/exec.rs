@@ -138,14 +138,11 @@ impl Shared {
         base: &Snapshot,
         draft: &LayerDraft,
     ) -> Result<(), StepError> {
-        if base.layers.is_empty() {
-            return Ok(());
-        }
-        let view = self.views.view(base)?;
+        let Some(highest) = self.views.highest(base)? else { return Ok(()) };
+        let below = open_root(&highest)?;
         let upper =
             Root::open(draft.tree()).map_err(|e| StepError::with_source("cannot open the new layer", e))?;
-        let below = at::fstat(view.as_fd());
-        below
+        at::fstat(below.as_fd())
             .and_then(|below| {
                 fchown(upper.as_fd(), Some(Uid::from_raw(below.uid)), Some(Gid::from_raw(below.gid)))?;
                 fchmod(upper.as_fd(), Mode::from_raw_mode(below.mode))?;
