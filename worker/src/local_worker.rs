@@ -14,6 +14,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::OnceCell;
 
 use crate::context::ContextSet;
+use crate::network::Hold;
 use crate::settings::WorkerSettings;
 use crate::views::Views;
 
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) views: Views,
     pub(crate) contexts: ContextSet,
     told: Mutex<HashSet<String>>,
+    _networks: Hold,
 }
 
 impl LocalWorker {
@@ -40,8 +42,14 @@ impl LocalWorker {
     pub fn new(store: Store, registry: Arc<Registry>, settings: WorkerSettings) -> Self {
         let indexes = store.path().join("contexts");
         let contexts = ContextSet::new(settings.locals.clone(), Some(&indexes));
-        let shared =
-            Shared { views: Views::new(store.clone()), store, settings, contexts, told: Mutex::default() };
+        let shared = Shared {
+            views: Views::new(store.clone()),
+            store,
+            settings,
+            contexts,
+            told: Mutex::default(),
+            _networks: Hold::new(),
+        };
         Self { shared: Arc::new(shared), registry, images_restored: Arc::default() }
     }
 

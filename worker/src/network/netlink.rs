@@ -14,6 +14,7 @@ pub(crate) const ACK: u16 = 4;
 pub(crate) const CREATE: u16 = 0x400;
 pub(crate) const EXCLUSIVE: u16 = 0x200;
 pub(crate) const NESTED: u16 = 0x8000;
+pub(crate) const DUMP: u16 = 0x300;
 
 /// A message under construction.
 #[derive(Debug, Clone)]
@@ -150,35 +151,129 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends a question (with [`DUMP`]) and gives all that is answered: the type of each message and what follows its
+    /// head. A table that changes meanwhile is asked for again.
+    pub(crate) fn dump(&mut self, message: &Message) -> io::Result<Dumped> {
+        for _ in 0..DUMP_ATTEMPTS {
+            self.sequence += 1;
+            let sequence = self.sequence;
+            self.send(message.clone().finish(sequence))?;
+            if let Some(answers) = self.answers(sequence)? {
+                return Ok(answers);
+            }
+        }
+        Err(io::Error::other("it changes all the time"))
+    }
+
+    /// `None`: the kernel says that the answer is of several states (`NLM_F_DUMP_INTR`).
+    fn answers(&self, sequence: u32) -> io::Result<Option<Dumped>> {
+        const DONE: u16 = 3;
+        const INTERRUPTED: u16 = 0x10;
+        let mut buffer = vec![0u8; 64 << 10];
+        let mut found = Vec::new();
+        let mut interrupted = false;
+        loop {
+            let (_, length) = rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty())?;
+            for answer in Answers(buffer.get(..length).unwrap_or_default()) {
+                if answer.sequence != sequence {
+                    continue;
+                }
+                interrupted |= answer.flags & INTERRUPTED != 0;
+                match answer.kind {
+                    DONE => return Ok((!interrupted).then_some(found)),
+                    ERROR => return Err(answer.error().unwrap_or_else(|| io::ErrorKind::Other.into())),
+                    kind => found.push((kind, answer.content.to_vec())),
+                }
+            }
+        }
+    }
+
     /// Waits for `NLMSG_ERROR` (also used for "no error") with this sequence number.
     fn acknowledged(&self, sequence: u32) -> io::Result<()> {
-        const ERROR: u16 = 2;
         let mut buffer = [0u8; 8192];
         loop {
             let (_, length) = rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty())?;
-            let mut rest = buffer.get(..length).unwrap_or_default();
-            while let Some(head) = rest.first_chunk::<20>() {
-                let word = |at: usize| {
-                    let mut bytes = [0; 4];
-                    bytes.copy_from_slice(&head[at..at + 4]);
-                    u32::from_ne_bytes(bytes)
-                };
-                let size = word(0) as usize;
-                let kind = u16::from_ne_bytes([head[4], head[5]]);
-                if kind == ERROR {
-                    let error = word(16) as i32;
-                    // A refusal may carry the number of another message: that of the batch as a whole.
-                    if error != 0 {
-                        return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
-                    }
-                    if word(8) == sequence {
-                        return Ok(());
-                    }
+            for answer in Answers(buffer.get(..length).unwrap_or_default()) {
+                if answer.kind != ERROR {
+                    continue;
                 }
-                let next = size.max(16).next_multiple_of(4);
-                rest = rest.get(next..).unwrap_or_default();
+                // A refusal may carry the number of another message: that of the batch as a whole.
+                if let Some(error) = answer.error() {
+                    return Err(error);
+                }
+                if answer.sequence == sequence {
+                    return Ok(());
+                }
             }
         }
+    }
+}
+
+/// What a dump consists of: the type of each message and what follows its head.
+type Dumped = Vec<(u16, Vec<u8>)>;
+
+const ERROR: u16 = 2;
+
+/// How often a question is asked whose answer changes while it is given.
+const DUMP_ATTEMPTS: u32 = 10;
+
+/// One message from the kernel.
+struct Answer<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    /// What follows `nlmsghdr`.
+    content: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// What an [`ERROR`] says; `None`: that there is none.
+    fn error(&self) -> Option<io::Error> {
+        let code = i32::from_ne_bytes(*self.content.first_chunk()?);
+        (code != 0).then(|| io::Error::from_raw_os_error(code.wrapping_neg()))
+    }
+}
+
+/// The messages of one datagram.
+struct Answers<'a>(&'a [u8]);
+
+impl<'a> Iterator for Answers<'a> {
+    type Item = Answer<'a>;
+
+    fn next(&mut self) -> Option<Answer<'a>> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *self.0.first_chunk::<16>()?;
+        let size = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let content = self.0.get(16..size)?;
+        self.0 = self.0.get(size.next_multiple_of(4)..).unwrap_or_default();
+        Some(Answer {
+            kind: u16::from_ne_bytes([e, f]),
+            flags: u16::from_ne_bytes([g, h]),
+            sequence: u32::from_ne_bytes([i, j, k, l]),
+            content,
+        })
+    }
+}
+
+/// Attributes one after another: type (without the flags in it) and value.
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<(u16, &'a [u8])> {
+        const TYPE: u16 = 0x3fff;
+        let [a, b, c, d] = *self.0.first_chunk::<4>()?;
+        let size = usize::from(u16::from_ne_bytes([a, b]));
+        let value = self.0.get(4..size)?;
+        self.0 = self.0.get(size.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([c, d]) & TYPE, value))
+    }
+}
+
+impl<'a> Attributes<'a> {
+    /// The value of the first one of this type.
+    pub(crate) fn find(bytes: &'a [u8], kind: u16) -> Option<&'a [u8]> {
+        Attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 }
 

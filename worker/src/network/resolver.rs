@@ -1,20 +1,37 @@
-//! A name server for a private network whose host has one at a loopback address only.
+//! A name server for a private network whose host has one that only the host reaches.
 //!
-//! It listens inside, at the very address that the host's `resolv.conf` names (which is loopback there too, and free), and
-//! passes questions on to the host's. Everything is bounded: questions under way, connections, sizes, waits.
+//! It listens inside, at a loopback address, and passes questions on to the host's. Everything is bounded: questions under
+//! way, connections, sizes, waits.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::names::NameServer;
+
 const PORT: u16 = 53;
+
+/// Where the host reaches its name server. Called in the host's network namespace: a zone is the name of an interface.
+pub(super) fn address_of(server: &NameServer) -> io::Result<SocketAddr> {
+    let IpAddr::V6(address) = server.address else { return Ok((server.address, PORT).into()) };
+    let zone = match &server.zone {
+        Some(zone) => {
+            let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            rustix::net::netdevice::name_to_index(&socket, zone)?
+        }
+        None => 0,
+    };
+    Ok(SocketAddrV6::new(address, PORT, 0, zone).into())
+}
+
 /// As long as a DNS message over UDP can be.
 const MESSAGE: usize = 65_535;
 /// TCP connections at once.
@@ -25,28 +42,29 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Sockets that were opened inside, on the thread that was there.
 #[derive(Debug)]
 pub(super) struct Listening {
-    server: IpAddr,
+    /// The host's name server.
+    server: SocketAddr,
     datagrams: UdpSocket,
     streams: TcpListener,
 }
 
 impl Listening {
-    /// Opens the sockets in the calling thread's network namespace.
-    pub(super) fn new(server: IpAddr) -> io::Result<Self> {
+    /// Opens the sockets in the calling thread's network namespace, at the address `inside`.
+    pub(super) fn new(inside: IpAddr, server: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             server,
-            datagrams: UdpSocket::bind((server, PORT))?,
-            streams: TcpListener::bind((server, PORT))?,
+            datagrams: UdpSocket::bind((inside, PORT))?,
+            streams: TcpListener::bind((inside, PORT))?,
         })
     }
 
     /// Starts to answer. The calling thread is in the host's network namespace.
     pub(super) fn serve(self) -> io::Result<Resolver> {
         let upstream = UdpSocket::bind(match self.server {
-            IpAddr::V4(_) => SocketAddr::from(([127, 0, 0, 1], 0)),
-            IpAddr::V6(_) => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0)),
+            SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+            SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
         })?;
-        upstream.connect((self.server, PORT))?;
+        upstream.connect(self.server)?;
         for socket in [&self.datagrams, &upstream] {
             socket.set_nonblocking(true)?;
         }
@@ -112,7 +130,7 @@ fn pass_on(inside: &Listening, upstream: &UdpSocket, stopped: &OwnedFd) {
     }
 }
 
-fn connection(client: TcpStream, server: IpAddr, connections: &Arc<AtomicUsize>) {
+fn connection(client: TcpStream, server: SocketAddr, connections: &Arc<AtomicUsize>) {
     if connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
         connections.fetch_sub(1, Ordering::Relaxed);
         return;
@@ -128,8 +146,8 @@ fn connection(client: TcpStream, server: IpAddr, connections: &Arc<AtomicUsize>)
 }
 
 /// Question and answer in turn: each a length of two bytes and a message (RFC 1035, section 4.2.2).
-fn relay(mut client: &TcpStream, server: IpAddr) -> io::Result<()> {
-    let mut upstream = TcpStream::connect_timeout(&(server, PORT).into(), SILENCE)?;
+fn relay(mut client: &TcpStream, server: SocketAddr) -> io::Result<()> {
+    let mut upstream = TcpStream::connect_timeout(&server, SILENCE)?;
     client.set_nonblocking(false)?;
     for stream in [client, &upstream] {
         stream.set_read_timeout(Some(SILENCE))?;

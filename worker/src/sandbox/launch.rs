@@ -22,7 +22,7 @@ use super::socket::Forwarding;
 use super::stdio::Terminal;
 use super::stub::Stubs;
 use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs, seccomp};
-use crate::network::private::private;
+use crate::network::private::{Private, private};
 use crate::network::resolver::Resolver;
 use crate::network::{names, netlink};
 
@@ -31,6 +31,7 @@ pub(super) struct Running {
     // The order matters: the child ends before its group is removed.
     child: Child,
     _helpers: Helpers,
+    network: Option<Private>,
     streams: Streams,
     group: Group,
     /// What is removed afterwards, and from where.
@@ -165,13 +166,24 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
         handle.join().map_err(|_| SandboxError::setup("start the sandbox", io::ErrorKind::Other))?
     });
     match started {
-        Ok(Started { child, helpers, terminal, notes }) => {
+        Ok(Started { child, helpers, network, terminal, notes }) => {
             if let Some(Terminal { ours, its }) = terminal {
                 streams.input = input.map(|from| follow_input(from, &ours, true)).transpose()?;
                 streams.stdout = Some(ours);
                 streams.terminal = Some(its);
             }
-            Ok(Running { child, _helpers: helpers, streams, group, stubs, upper, program, cwd, notes })
+            Ok(Running {
+                child,
+                _helpers: helpers,
+                network,
+                streams,
+                group,
+                stubs,
+                upper,
+                program,
+                cwd,
+                notes,
+            })
         }
         Err(error) => {
             // What was made before it failed goes too; the first failure is the one to report.
@@ -205,6 +217,7 @@ fn follow_input(from: OwnedFd, to: &OwnedFd, terminal: bool) -> Result<Input, Sa
 struct Started {
     child: Child,
     helpers: Helpers,
+    network: Option<Private>,
     terminal: Option<Terminal>,
     notes: Vec<String>,
 }
@@ -321,7 +334,7 @@ impl Inside<'_> {
             filter: filter.as_deref(),
         };
         let child = spawn(&plan).map_err(setup("start the supervisor"))?;
-        Ok(Started { child, helpers: (resolver, tree.sockets), terminal: tree.terminal, notes })
+        Ok(Started { child, helpers: (resolver, tree.sockets), network, terminal: tree.terminal, notes })
     }
 }
 
@@ -362,6 +375,9 @@ impl Running {
                         exit.code = 128 + signal;
                         exit.signal = Some(signal);
                     }
+                }
+                if !exit.success() {
+                    exit.notes.extend(self.network.as_ref().and_then(Private::dropped));
                 }
                 exit.out_of_memory = self.group.out_of_memory().filter(|_| !exit.success());
                 exit.peak_memory = self.group.peak_memory();

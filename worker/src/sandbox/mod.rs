@@ -198,5 +198,6 @@ pub fn run(
     if cancel.is_cancelled() {
         return Err(SandboxError::Cancelled);
     }
+    let _network = crate::network::Hold::new();
     launch::launch(command)?.follow(output, cancel)
 }

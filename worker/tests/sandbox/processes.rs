@@ -49,7 +49,12 @@ fn the_kernel_ends_what_a_killed_builder_leaves() {
             assert_ne!(length, 0, "the builder ended: {text}");
             text.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }
-        assert!(running(&word));
+        // Processes are started before they have the arguments of what they become.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !running(&word) {
+            assert!(Instant::now() < deadline, "nothing runs");
+            std::thread::sleep(Duration::from_millis(2));
+        }
         builder.kill().expect("kill -9");
         builder.wait().expect("wait");
         let deadline = Instant::now() + Duration::from_secs(60);
