@@ -42,6 +42,10 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// Say what a build would do, step by step, and why
     Explain(Box<ExplainArgs>),
+    /// List the builds that were, or show one step by step
+    Builds(BuildsArgs),
+    /// Show what the commands of a build wrote, whole
+    Logs(LogsArgs),
     /// List the images of the store
     Images(ImagesArgs),
     /// Show an image as JSON
@@ -268,6 +272,44 @@ pub(crate) enum Format {
     Table,
     /// One JSON object a line
     Json,
+}
+
+/// `bricklayer builds`
+///
+/// The newest hundred builds are kept, also those that failed, were cancelled or killed.
+#[derive(Debug, Args)]
+pub(crate) struct BuildsArgs {
+    /// Show this build step by step: the beginning of an ID, latest, or -2 for the one before the latest
+    #[arg(value_name = "BUILD", allow_negative_numbers = true)]
+    pub(crate) build: Option<String>,
+    /// Only builds that ended so: outcome=done, failed, cancelled, killed, running
+    #[arg(long, value_name = "FILTER", conflicts_with = "build")]
+    pub(crate) filter: Option<String>,
+    /// IDs only
+    #[arg(short, long, conflicts_with = "build")]
+    pub(crate) quiet: bool,
+    /// The form of the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// `bricklayer logs`
+///
+/// A file or a pipe gets the bytes just as they were written; both streams in the order in which they came.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The beginning of an ID, latest, or -2 for the one before the latest
+    #[arg(value_name = "BUILD", default_value = "latest", allow_negative_numbers = true)]
+    pub(crate) build: String,
+    /// A step's number, or a part of its name [default: all that wrote something]
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// When each line was written
+    #[arg(short, long)]
+    pub(crate) timestamps: bool,
+    /// Go on until a build that runs has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
 }
 
 /// `bricklayer images`

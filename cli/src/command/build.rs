@@ -3,17 +3,17 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use bricklayer::{BuildResult, Builder};
+use bricklayer::{BuildResult, Builder, Error};
 use serde_json::json;
 
 use super::args::{BuildArgs, Global};
 use super::call::Call;
 use super::display::{Display, Progress};
 use super::environment::Environment;
-use super::errors::Failure;
+use super::errors::{Failure, is_clipped};
 use super::flags::{Asked, request};
 use super::usage::Usage;
-use super::{builder_options, cancel_on_interrupt, print, progress, renderer, say};
+use super::{builder_options, cancel_on_interrupt, live, print, progress, renderer, say};
 
 /// Builds.
 pub(crate) async fn build(
@@ -35,7 +35,7 @@ pub(crate) async fn build(
     let began = std::time::Instant::now();
     let result = builder.build(request, display.reporter(), cancel).await;
     display.finish();
-    let result = result?;
+    let result = result.map_err(|error| failure(error, progress, global, environment))?;
     let id = result.config.map(|digest| digest.to_string());
     if let Some(path) = &args.iidfile {
         let id = id.as_deref().ok_or_else(|| {
@@ -60,6 +60,24 @@ pub(crate) async fn build(
         print(&format!("{id}\n"))?;
     }
     Ok(())
+}
+
+/// Why the build failed; where the display did not show a step's whole log, with how it can be seen.
+fn failure(error: Error, progress: Progress, global: &Global, environment: &Environment) -> Failure {
+    let shown = match progress {
+        Progress::Plain | Progress::Rawjson => true,
+        Progress::Auto => !live(environment),
+        Progress::Tty | Progress::Quiet | Progress::None => false,
+    };
+    if let Error::Step { place: Some(place), .. } = &error
+        && !shown
+        && is_clipped(&error)
+    {
+        let root = global.root.as_ref().map(|root| format!("--root {} ", root.display())).unwrap_or_default();
+        let hint = format!("the whole log: bricklayer {root}logs {} {}", place.build, place.step);
+        return Failure::Clipped { error: Box::new(error), hint };
+    }
+    error.into()
 }
 
 /// The keys of buildx's metadata file.

@@ -34,6 +34,13 @@ pub(crate) enum Failure {
     Usage(Usage),
     /// The library says no. Exit code 1, or 130 if it was told to stop.
     Library(Box<Error>),
+    /// A step of a build failed, and wrote more than its display and the error show.
+    Clipped {
+        /// The error.
+        error: Box<Error>,
+        /// How all of it can be seen.
+        hint: String,
+    },
     /// A check found something, and has been printed. Exit code 1.
     Findings,
     /// Something around it: a file of results that cannot be written. Exit code 1.
@@ -65,7 +72,7 @@ impl Failure {
             Self::Usage(_) => 2,
             // as a shell reports a program that SIGINT ended
             Self::Library(error) if matches!(**error, Error::Cancelled) => 130,
-            Self::Library(..) | Self::Around(_) | Self::Findings => 1,
+            Self::Library(..) | Self::Clipped { .. } | Self::Around(_) | Self::Findings => 1,
         })
     }
 
@@ -81,6 +88,11 @@ impl Failure {
                 report.library(error);
                 report.hints(error.as_ref());
             }
+            Self::Clipped { error, hint } => {
+                report.library(error);
+                report.hints(error.as_ref());
+                report.hint(hint);
+            }
             Self::Around(error) => {
                 report.chain(error.as_ref());
                 report.hints(error.as_ref());
@@ -88,6 +100,17 @@ impl Failure {
             Self::Findings => {}
         }
         report.text
+    }
+}
+
+/// Does the report of an error show less of a step's log than there is?
+pub(crate) fn is_clipped(error: &Error) -> bool {
+    match error {
+        Error::Step { log, place: Some(place), .. } => {
+            place.log_bytes > log.len() as u64
+                || log.trim_ascii_end().split(|byte| *byte == b'\n').count() > TAIL
+        }
+        _ => false,
     }
 }
 
@@ -156,12 +179,16 @@ impl Report {
             if let Some(hint) = hint_of(error)
                 && !told.contains(&hint)
             {
-                let word = self.style("hint:", "1;36");
-                let _ = writeln!(self.text, "{word} {}", printable(&hint));
+                self.hint(&hint);
                 told.push(hint);
             }
             next = error.source();
         }
+    }
+
+    fn hint(&mut self, hint: &str) {
+        let word = self.style("hint:", "1;36");
+        let _ = writeln!(self.text, "{word} {}", printable(hint));
     }
 
     /// The lines of an instruction, marked, with some around them.

@@ -56,14 +56,18 @@ pub(crate) async fn explain(
             for warning in &explanation.warnings {
                 say(&format!("{}\n", warning.trim_end()));
             }
-            print(&text(&explanation))?;
+            print(&text(&explanation, environment.stdout_colours()))?;
         }
     }
     Ok(())
 }
 
-/// A line for each step, its reasons below it, and a sum.
-fn text(explanation: &Explanation) -> String {
+/// A line for each step, its reasons below it, and a sum. Colours are those of a build's display.
+fn text(explanation: &Explanation, colours: bool) -> String {
+    let style = |text: String, code: &str| match (colours, code) {
+        (true, code) if !code.is_empty() => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        _ => text,
+    };
     let names: HashMap<u32, &str> =
         explanation.steps.iter().map(|step| (step.id, step.name.as_str())).collect();
     let mut text = String::new();
@@ -71,23 +75,23 @@ fn text(explanation: &Explanation) -> String {
     // as a build counts: a context is read, not run
     let count = explanation.steps.iter().filter(|step| step.fate != Fate::Nothing).count();
     for step in &explanation.steps {
-        let (word, below) = match &step.fate {
-            Fate::Cached => ("cached", Vec::new()),
+        let (word, colour, below) = match &step.fate {
+            Fate::Cached => ("cached", "34", Vec::new()),
             Fate::WouldRun(reasons) => {
                 run += 1;
-                ("would run", reasons.iter().map(ToString::to_string).collect())
+                ("would run", "32", reasons.iter().map(ToString::to_string).collect())
             }
             Fate::Depends(on) => {
                 depend += 1;
                 let on = names.get(on).copied().unwrap_or("a step before it");
-                ("may run", vec![format!("depends on what this makes: {on}")])
+                ("may run", "33", vec![format!("depends on what this makes: {on}")])
             }
             // a local directory, a merge
-            _ => ("-", Vec::new()),
+            _ => ("-", "", Vec::new()),
         };
-        let _ = writeln!(text, "{word:<9}  {}", one_line(&step.name));
+        let _ = writeln!(text, "{}  {}", style(format!("{word:<9}"), colour), one_line(&step.name));
         for line in below {
-            let _ = writeln!(text, "{:<9}    {}", "", one_line(&line));
+            let _ = writeln!(text, "{:<9}    {}", "", style(one_line(&line), "2"));
         }
     }
     let steps = match count {
@@ -135,7 +139,7 @@ mod tests {
 
     #[test]
     fn for_people() {
-        insta::assert_snapshot!(text(&some()), @"
+        insta::assert_snapshot!(text(&some(), false), @"
         -          [internal] load build context
         cached     [build 1/3] FROM base
         would run  [build 2/3] COPY src /src
@@ -143,6 +147,20 @@ mod tests {
                      instruction changed: COPY a /src → COPY src /src
         may run    [build 3/3] RUN make
                      depends on what this makes: [build 2/3] COPY src /src
+        3 steps, 1 would run, 1 may run
+        ");
+    }
+
+    #[test]
+    fn colours_are_those_of_a_build() {
+        insta::assert_snapshot!(text(&some(), true).replace('\x1b', "^["), @"
+        -          [internal] load build context
+        ^[[34mcached   ^[[0m  [build 1/3] FROM base
+        ^[[32mwould run^[[0m  [build 2/3] COPY src /src
+                     ^[[2mnever built^[[0m
+                     ^[[2minstruction changed: COPY a /src → COPY src /src^[[0m
+        ^[[33mmay run  ^[[0m  [build 3/3] RUN make
+                     ^[[2mdepends on what this makes: [build 2/3] COPY src /src^[[0m
         3 steps, 1 would run, 1 may run
         ");
     }

@@ -2,13 +2,14 @@
 //!
 //! - [`args`]: what can be typed; [`flags`], [`output`], [`values`], [`csv`]: what it means
 //! - [`environment`]: variables, the current directory, the standard streams
-//! - [`build`], [`call`], [`explain`], [`images`], [`room`]: the subcommands
+//! - [`build`], [`builds`], [`call`], [`explain`], [`images`], [`logs`], [`room`]: the subcommands
 //! - [`display`]: a build as it runs; [`errors`]: why it failed; [`table`]: lists
 //!
 //! Talk goes to standard error, data to standard output. Exit code 1 is a failure, 2 wrong usage, 130 Ctrl-C.
 
 mod args;
 mod build;
+mod builds;
 mod call;
 mod csv;
 mod display;
@@ -17,6 +18,7 @@ mod errors;
 mod explain;
 mod flags;
 mod images;
+mod logs;
 mod output;
 mod room;
 mod table;
@@ -79,6 +81,8 @@ async fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     match &cli.command {
         Command::Build(args) => build::build(args, global, environment).await,
         Command::Explain(args) => explain::explain(args, global, environment).await,
+        Command::Builds(args) => builds::builds(args, global, environment),
+        Command::Logs(args) => logs::logs(args, global, environment),
         Command::Images(args) => images::images(args, global, environment).await,
         Command::Inspect(args) => images::inspect(args, global, environment).await,
         Command::History(args) => images::history(args, global, environment).await,
@@ -126,12 +130,16 @@ fn progress(typed: Option<Progress>, quiet: bool, environment: &Environment) -> 
     }
 }
 
+/// Is standard error a terminal that a live region can be drawn on?
+fn live(environment: &Environment) -> bool {
+    environment.stderr_terminal && environment.get("TERM") != Some("dumb")
+}
+
 /// What draws, on standard error.
 fn renderer(progress: Progress, environment: &Environment) -> Result<Box<dyn Renderer>, Usage> {
     let colours = environment.setting("NO_COLOR").is_none();
-    let live = environment.stderr_terminal && environment.get("TERM") != Some("dumb");
     Ok(match progress {
-        Progress::Auto if live => Box::new(Tty::new(console::Term::buffered_stderr(), colours)),
+        Progress::Auto if live(environment) => Box::new(Tty::new(console::Term::buffered_stderr(), colours)),
         Progress::Tty if !environment.stderr_terminal => {
             return Err(Usage::new("--progress=tty: standard error is not a terminal"));
         }

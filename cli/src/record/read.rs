@@ -255,6 +255,13 @@ impl BuildLog {
 }
 
 impl BuildRecord {
+    /// Does the build go on, now?
+    pub fn goes_on(&self) -> bool {
+        let Self { id, started_ms, directory: path, .. } = self;
+        let directory = BuildDirectory { id: id.clone(), started_ms: *started_ms, path: path.clone() };
+        self.outcome == BuildOutcome::Running && directory.is_live()
+    }
+
     /// Opens its logs.
     ///
     /// # Errors

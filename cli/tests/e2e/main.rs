@@ -7,6 +7,7 @@ mod builds;
 mod explain;
 mod faults;
 mod images;
+mod records;
 mod rootless;
 mod servers;
 mod sources;

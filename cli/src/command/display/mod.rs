@@ -22,10 +22,8 @@ use bricklayer::event::{Event, EventKind, Reporter, Stream, TaskId};
 
 pub(crate) use plain::Plain;
 pub(crate) use rawjson::RawJson;
-pub(crate) use text::{bytes, one_line, sanitise};
+pub(crate) use text::{LineSplitter, bytes, one_line, sanitise};
 pub(crate) use tty::Tty;
-
-use text::LineSplitter;
 
 /// Events that may wait for the drawing thread; then a RUN that writes faster than the terminal shows has to wait.
 const QUEUE: usize = 1024;

@@ -1,0 +1,120 @@
+//! What is kept of builds: `builds` and `logs`.
+
+use std::fs;
+
+use crate::support::{Bench, wait_for};
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn logs_are_kept_whole_with_every_byte_and_both_streams() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base\n\
+        RUN printf 'a\\000\\377b\\r\\n'; echo err >&2; i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; printf end\n\
+        RUN echo other\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    let context = context.to_str().unwrap();
+    bench.run(&["build", "-q", context]).fine();
+    let list = json(&bench.run(&["builds", "--format", "json"]).fine().stdout);
+    assert_eq!((&list["outcome"], &list["steps"], &list["cached"]), (&"done".into(), &3.into(), &0.into()));
+    let id = list["id"].as_str().unwrap();
+
+    let log = bench.command(&["logs", &id[..5], "line"]).output().unwrap();
+    let mut expected = b"a\0\xffb\r\nerr\n".to_vec();
+    expected.extend((0..3000).flat_map(|n| format!("line {n}\n").into_bytes()));
+    expected.extend(b"end");
+    // which of the streams came first is the kernel's affair
+    let sorted = |bytes: &[u8]| {
+        let mut lines: Vec<Vec<u8>> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(log.stdout.len(), expected.len());
+    assert_eq!(sorted(&log.stdout), sorted(&expected));
+    let all = bench.run(&["logs"]).fine().stdout;
+    assert!(all.contains("] RUN echo other\nother\n") && all.contains("line 2999\n"), "{all}");
+    let times = bench.run(&["logs", "-t", "latest", "other"]).fine().stdout;
+    assert!(times.starts_with("20") && times.ends_with("Z other\n"), "{times}");
+
+    // a step that was cached says where it ran
+    bench.run(&["build", "-q", context]).fine();
+    let cached = bench.run(&["logs", "-1", "echo other"]).fine();
+    assert!(cached.text.contains(&format!("bricklayer logs {id} ")), "{}", cached.text);
+    let missing = bench.run(&["logs", "latest", "no such step"]);
+    assert_eq!(missing.code, Some(1), "{}", missing.text);
+}
+
+#[test]
+fn a_failed_build_says_how_to_see_what_was_not_shown() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base\nRUN seq 1 100; exit 9\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    let context = context.to_str().unwrap();
+    let shown = bench.build(&[context]);
+    assert!(!shown.text.contains("the whole log"), "{}", shown.text);
+    let clipped = bench.run(&["build", "-q", context]);
+    assert_eq!(clipped.code, Some(1));
+    let hint = clipped.text.lines().find(|line| line.starts_with("hint: the whole log: ")).expect("a hint");
+    // what it says does what it says
+    let words: Vec<&str> = hint.split_once("bricklayer ").unwrap().1.split(' ').collect();
+    assert_eq!(words[..2], ["--root", bench.store().to_str().unwrap()]);
+    let whole = bench.run(&words[2..]).fine();
+    assert_eq!(whole.stdout.lines().count(), 100);
+    assert!(whole.text.contains("exit code: 9"), "{}", whole.text);
+
+    let record = json(&bench.run(&["builds", "latest", "--format", "json"]).fine().stdout);
+    assert_eq!(record["outcome"], "failed");
+    let failed = record["tasks"].as_array().unwrap().iter().find(|task| task["state"] == "failed").unwrap();
+    assert_eq!(failed["exitCode"], 9);
+    assert!(failed["cpuUs"].as_u64().is_some() && failed["key"].as_str().is_some(), "{failed}");
+    let page = bench.run(&["builds", "-1"]).fine().stdout;
+    assert!(page.contains("failed (9)") && page.contains("not cached: never built"), "{page}");
+    let filtered = bench.run(&["builds", "-q", "--filter", "outcome=done"]).fine().stdout;
+    assert_eq!(filtered, "");
+}
+
+#[test]
+fn builds_that_run_are_followed_and_killed_ones_are_told_as_such() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base\nRUN --mount=type=cache,target=/c echo one; until [ -e /c/go ]; do sleep 0.05; done; echo two\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    let context = context.to_str().unwrap();
+    let mut build = bench.start_build(&[context]);
+    let outcome = || {
+        let list = bench.run(&["builds", "--format", "json"]).fine().stdout;
+        list.lines().next().map(|line| json(line)["outcome"].as_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    wait_for("the RUN writes", || bench.run(&["logs"]).stdout.contains("\none\n"));
+    assert_eq!(outcome(), "running");
+    let du = bench.run(&["du", "-v"]).fine().stdout;
+    assert!(
+        du.lines().any(|line| line.starts_with("build ") && line.contains("an image or a build")),
+        "{du}"
+    );
+    let id = bench.run(&["builds", "-q"]).fine().stdout;
+    let follower = bench.command(&["logs", "--follow", id.trim()]).spawn().unwrap();
+    let release = bench
+        .context("release", &[("Dockerfile", "FROM base\nRUN --mount=type=cache,target=/c touch /c/go\n")]);
+    bench.run(&["build", "-q", release.to_str().unwrap()]).fine();
+    assert!(build.wait().unwrap().success());
+    let followed = follower.wait_with_output().unwrap();
+    let followed = String::from_utf8_lossy(&followed.stdout).into_owned();
+    assert!(followed.contains("one\ntwo\n"), "{followed}");
+    assert_eq!(bench.run(&["builds", "-q"]).fine().stdout.lines().count(), 2);
+
+    let endless = bench.context("endless", &[("Dockerfile", "FROM base\nRUN echo begun; sleep 1000\n")]);
+    let mut build = bench.start_build(&[endless.to_str().unwrap()]);
+    wait_for("the RUN writes", || bench.run(&["logs"]).stdout.contains("begun"));
+    build.kill().unwrap();
+    build.wait().unwrap();
+    wait_for("what it started is gone, too", || outcome() == "killed");
+    assert!(bench.run(&["logs"]).fine().text.contains("begun\n"));
+
+    let pruned = bench.run(&["prune", "--all"]).fine().stdout;
+    assert_eq!(pruned.matches("\nbuild ").count(), 3, "{pruned}");
+    assert_eq!(bench.run(&["builds", "-q"]).fine().stdout, "");
+    assert!(fs::read_dir(bench.store().join("builds")).unwrap().next().is_none());
+    assert_eq!(bench.run(&["logs"]).code, Some(1));
+}
