@@ -8,6 +8,7 @@ mod explain;
 mod faults;
 mod images;
 mod records;
+mod processes;
 mod rootless;
 mod servers;
 mod sources;
