@@ -59,6 +59,11 @@ impl LocalWorker {
         self.shared.contexts.save()
     }
 
+    /// What was read of the build context although git ignores it.
+    pub fn git_ignored(&self) -> crate::context::GitIgnored {
+        self.shared.contexts.git_ignored("context")
+    }
+
     /// A client for the file at `url`.
     pub(crate) fn client(&self, url: &str) -> Result<reqwest::Client, StepError> {
         crate::source::http::client(url, &self.shared.settings.proxy)

@@ -4,6 +4,7 @@
 //! [`resolve`], has the graph solved by a worker of its own, packs layers while later steps still run ([`pack`]),
 //! and writes what was asked for ([`export`]).
 
+mod advice;
 mod call;
 mod context;
 mod explain;
@@ -68,7 +69,7 @@ pub struct BuildResult {
     pub config: Option<Digest>,
     /// Normalised names that it got.
     pub names: Vec<String>,
-    /// Warnings about the Dockerfile, rendered for people without colours.
+    /// Warnings about the Dockerfile and the context, rendered for people without colours.
     pub warnings: Vec<String>,
     /// Steps of the graph that were needed, contexts not counted.
     pub steps: usize,
@@ -238,6 +239,7 @@ impl Builder {
             }
         };
         let solved = solver.solve(Arc::clone(&graph), root, cancel.clone(), on_output).await;
+        result.warnings.extend(self.advice(&worker).await);
         self.save_indexes(worker).await;
         let steps = match &solved {
             Ok(solved) => &solved.steps,
@@ -298,6 +300,12 @@ impl Builder {
             reporter.clone(),
         );
         (worker, solver)
+    }
+
+    /// What people should know of their context.
+    async fn advice(&self, worker: &Arc<LocalWorker>) -> Option<String> {
+        let worker = Arc::clone(worker);
+        self.blocking(move || Ok(advice::advice(&worker.git_ignored()))).await.ok().flatten()
     }
 
     /// Keeps what the worker learned of local directories. Only time is lost if that can't be written.

@@ -62,8 +62,7 @@ fn in_many_rounds_equal_steps_run_once_and_results_are_equal() {
             assert_eq!(made(0, "d").unwrap(), made(1, "d").unwrap(), "round {round}");
         }
     }
-    let log =
-        "FROM base AS log\nRUN --mount=type=cache,id=log,target=/log cp /log/runs /runs\nFROM scratch\nCOPY --from=log /runs /\n";
+    let log = "FROM base AS log\nRUN --mount=type=cache,id=log,target=/log cp /log/runs /runs\nFROM scratch\nCOPY --from=log /runs /\n";
     let context = bench.context("log", &[("Dockerfile", log)]);
     bench.build(&["-o", "type=local,dest=log-out", context.to_str().unwrap()]).fine();
     let mut runs: HashMap<String, usize> = HashMap::new();

@@ -4,12 +4,14 @@
 //! file at most once in a build, whatever the number of steps that use it, and that has an [`index`] of the contents
 //! that earlier builds read.
 
+mod advice;
 pub mod index;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use advice::GitIgnored;
 use bricklayer_solver::op::LocalSource;
 
 use crate::files::{FilesError, SourceTree};
@@ -65,6 +67,14 @@ impl ContextSet {
         let tree = Arc::new(tree);
         open.insert(source.clone(), Arc::clone(&tree));
         Ok(tree)
+    }
+
+    /// What was read of the directory `name` although git ignores it.
+    pub fn git_ignored(&self, name: &str) -> GitIgnored {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let tree = open.iter().find(|(source, _)| source.name == name).map(|(_, tree)| Arc::clone(tree));
+        drop(open);
+        tree.map(|tree| advice::git_ignored(&tree)).unwrap_or_default()
     }
 
     /// Writes the indexes of all trees that read something. To be called when a build ends, however it ends. An index

@@ -298,3 +298,44 @@ proptest! {
         index.directory(Path::new(""));
     }
 }
+
+#[test]
+fn what_git_ignores_is_counted_by_its_topmost_directory() {
+    let files = [
+        ".gitignore",
+        "sub/.gitignore",
+        "src/main.rs",
+        "target/debug/app",
+        "target/keep.txt",
+        "sub/made.o",
+        "sub/kept.o",
+        "sub/deep/made.o",
+        "notes.log",
+    ];
+    let fixture = Fixture::new(&files);
+    fs::write(fixture.path(".gitignore"), "/target\n!target/keep.txt\n*.log\n*.o\n").expect("written");
+    fs::write(fixture.path("sub/.gitignore"), "!kept.o\n").expect("written");
+    fixture.settle();
+    let set = fixture.set();
+    fixture.digest(&set, &["notes.log"], ".");
+    let found = set.git_ignored("context");
+    let size = |files: &[&str]| {
+        files.iter().map(|file| fs::metadata(fixture.path(file)).expect("there").len()).sum()
+    };
+    let ignored: [(&str, u64); 3] = [
+        ("target", size(&["target/debug/app", "target/keep.txt"])),
+        ("sub/deep/made.o", size(&["sub/deep/made.o"])),
+        ("sub/made.o", size(&["sub/made.o"])),
+    ];
+    let ignored: Vec<(PathBuf, u64)> = ignored.into_iter().map(|(path, size)| (path.into(), size)).collect();
+    assert_eq!(found.paths, ignored);
+    assert_eq!(found.ignored, ignored.iter().map(|(_, size)| size).sum::<u64>());
+    let read: u64 = size(&files) - size(&["notes.log"]);
+    assert_eq!(found.read, read);
+    set.save().expect("saved");
+
+    // what an earlier build read costs nothing now
+    let set = fixture.set();
+    fixture.digest(&set, &["notes.log"], ".");
+    assert_eq!(set.git_ignored("context"), GitIgnored::default());
+}

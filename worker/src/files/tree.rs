@@ -73,6 +73,8 @@ struct Content {
     metadata: Metadata,
     /// Would a later change show in the metadata?
     settled: bool,
+    /// Was it read, not recalled from the index?
+    fresh: bool,
 }
 
 impl Entry {
@@ -303,6 +305,20 @@ impl SourceTree {
         Ok(Arc::clone(lock(&self.directories).entry(entry.path.clone()).or_insert(directory)))
     }
 
+    /// The files whose content was read since the tree was opened, with their sizes in bytes.
+    pub(crate) fn fresh(&self) -> Vec<(PathBuf, u64)> {
+        let fresh = |entry: &Arc<Entry>| {
+            let content = entry.content.get().filter(|content| content.fresh)?;
+            Some((entry.path.clone(), content.metadata.size))
+        };
+        let directories: Vec<_> = lock(&self.directories).values().cloned().collect();
+        let listed = directories.iter().flat_map(|directory| directory.entries.iter().filter_map(fresh));
+        let singles: Vec<_> = lock(&self.singles).values().filter_map(fresh).collect();
+        // an entry may be in both
+        let files: std::collections::BTreeMap<_, _> = listed.chain(singles).collect();
+        files.into_iter().collect()
+    }
+
     /// Opens the directory that holds an entry.
     pub(crate) fn open_parent(&self, entry: &Entry) -> Result<rustix::fd::OwnedFd, FilesError> {
         Ok(self.root.open_dir(entry.path.parent().unwrap_or(Path::new("")))?)
@@ -326,7 +342,8 @@ impl SourceTree {
             let after = at::fstat(&file).map_err(FilesError::io("look at", &entry.path))?;
             if size == after.size && index::unchanged(&before, &after) {
                 let settled = self.local.is_none() || index::settled(&after, now);
-                let content = entry.content.get_or_init(|| Content { hash, metadata: after, settled });
+                let content =
+                    entry.content.get_or_init(|| Content { hash, metadata: after, settled, fresh: true });
                 if let Some(local) = &self.local
                     && content.settled
                 {
@@ -342,7 +359,12 @@ impl SourceTree {
     #[cfg(test)]
     pub(crate) fn pretend(&self, path: &Path, hash: ContentHash) {
         if let Ok(Lookup::Found(entry)) = self.look_up(path, true) {
-            entry.content.get_or_init(|| Content { hash, metadata: entry.found, settled: false });
+            entry.content.get_or_init(|| Content {
+                hash,
+                metadata: entry.found,
+                settled: false,
+                fresh: true,
+            });
         }
     }
 
@@ -408,7 +430,7 @@ impl Entry {
         if self.found.kind == Kind::File
             && let Some(hash) = old.lookup(self.name(), &self.found)
         {
-            self.content.get_or_init(|| Content { hash, metadata: self.found, settled: true });
+            self.content.get_or_init(|| Content { hash, metadata: self.found, settled: true, fresh: false });
         }
     }
 
