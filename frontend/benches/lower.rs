@@ -24,10 +24,6 @@ impl Resolver for Images {
         };
         queries.iter().map(answer).collect()
     }
-
-    fn file(&self, _context: &str, _path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
-        Ok(None)
-    }
 }
 
 /// A Dockerfile of about `stages` × 50 lines, as people write them: variables, continuations, copies between stages, heredocs.

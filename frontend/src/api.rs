@@ -10,9 +10,6 @@ use crate::diagnostics::Diagnostic;
 pub trait Resolver {
     /// The configs of images, all at once so that they can be fetched side by side; one answer a query, in order.
     fn images(&self, queries: &[ImageQuery]) -> Vec<Result<ResolvedImage, ResolveError>>;
-
-    /// A small file of a context (`context` or a `--build-context`), by its path below the root; `None`: there is none.
-    fn file(&self, context: &str, path: &str) -> Result<Option<Vec<u8>>, ResolveError>;
 }
 
 /// An image that the Dockerfile names.

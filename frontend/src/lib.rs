@@ -11,6 +11,8 @@
 
 pub mod call;
 pub mod diagnostics;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ignore;
 pub mod instruction;
 pub mod lint;

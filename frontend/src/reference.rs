@@ -25,7 +25,12 @@ pub(crate) fn is_valid(text: &str) -> bool {
             _ => (host, None),
         };
         port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
-            && (host.starts_with('[') || host.split('.').all(is_host_part))
+            && match host.strip_prefix('[') {
+                Some(rest) => rest.strip_suffix(']').is_some_and(|address| {
+                    !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
+                }),
+                None => host.split('.').all(is_host_part),
+            }
     };
     // 64 hex digits alone are an image's ID, not its name
     let is_id = host.is_none() && path.len() == 64 && path.bytes().all(|b| b.is_ascii_hexdigit());
@@ -36,9 +41,16 @@ pub(crate) fn is_valid(text: &str) -> bool {
         && host.is_none_or(host_is_valid)
 }
 
+/// Of the algorithms that BuildKit can check.
 fn is_digest(text: &str) -> bool {
     text.split_once(':').is_some_and(|(algorithm, hex)| {
-        !algorithm.is_empty() && hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit())
+        let length = match algorithm {
+            "sha256" => 64,
+            "sha384" => 96,
+            "sha512" => 128,
+            _ => return false,
+        };
+        hex.len() == length && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     })
 }
 
@@ -99,7 +111,8 @@ mod tests {
             "localhost:5000/a/b:t",
             "registry.invalid/no/such/image:1",
             "a__b/c.d-e--f",
-            "x@sha256:0123456789abcdef0123456789abcdef",
+            "x@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            "[::1]:5000/x",
             "Host/x",
         ] {
             assert!(is_valid(text), "{text}");
@@ -113,6 +126,9 @@ mod tests {
             "a b",
             "a:-t",
             "a@sha256:zz",
+            "a@sha256:0123456789abcdef0123456789abcdef",
+            "a@a\u{10}b:0123456789abcdef0123456789abcdef",
+            "[::1 ]/x",
             "a..b",
             "-a",
             "host:x/a",

@@ -1,5 +1,7 @@
 //! A logical line into its keyword, flags and arguments, and arguments into words.
 
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
 use crate::words::Lexer;
 
 /// A part of a logical line, by bytes.
@@ -106,20 +108,88 @@ pub(crate) fn plain_words(text: &str) -> Vec<Range> {
 }
 
 /// The strings of a JSON array, if `text` is one; `Some(Err(()))`: it is one, but not of strings.
+///
+/// As Go reads JSON: half of a surrogate pair is U+FFFD, and arrays may nest as deep as they like.
 pub(crate) fn json(text: &str) -> Option<Result<Vec<String>, ()>> {
     if !text.trim_start().starts_with('[') {
         return None;
     }
-    let values: Vec<serde_json::Value> = serde_json::from_str(text).ok()?;
-    Some(
-        values
-            .into_iter()
-            .map(|value| match value {
-                serde_json::Value::String(text) => Ok(text),
-                _ => Err(()),
-            })
-            .collect(),
-    )
+    let elements: Vec<Element> =
+        serde_json::from_str(text).or_else(|_| serde_json::from_str(&whole_surrogates(text))).ok()?;
+    Some(elements.into_iter().map(|element| element.0.ok_or(())).collect())
+}
+
+/// An element of an array: a string, or `None`: anything else.
+struct Element(Option<String>);
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Element;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Element, E> {
+                Ok(Element(Some(text.to_owned())))
+            }
+            fn visit_unit<E>(self) -> Result<Element, E> {
+                Ok(Element(None))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Element, E> {
+                Ok(Element(None))
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Element, E> {
+                Ok(Element(None))
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Element, E> {
+                Ok(Element(None))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Element, E> {
+                Ok(Element(None))
+            }
+            // what is skipped is not nested on the stack
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Element, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Element(None))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Element, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Element(None))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// JSON with `\ufffd` for every half of a surrogate pair that stands alone.
+fn whole_surrogates(text: &str) -> String {
+    let unit = |at: usize| {
+        let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        u32::from_str_radix(digits, 16).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let start = text.len() - rest.len() + at;
+        let length = match (unit(start), unit(start + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                out.push_str("\\ufffd");
+                rest = &text[start + 6..];
+                continue;
+            }
+            (Some(_), _) => 6,
+            // an escape, and what it escapes
+            (None, _) => 1 + rest[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+        out.push_str(&text[start..start + length]);
+        rest = &text[start + length..];
+    }
+    out.push_str(rest);
+    out
 }
 
 /// The beginning of a heredoc.
@@ -215,6 +285,12 @@ mod tests {
         assert_eq!(json("[\"a\", \"b\\u0041\"]"), Some(Ok(vec!["a".to_owned(), "bA".to_owned()])));
         assert_eq!(json(" [ ] "), Some(Ok(vec![])));
         assert_eq!(json("[\"a\", 1]"), Some(Err(())));
+        assert_eq!(
+            json(r#"["\ud800", "\ud83d\ude00\udfff", "\\\ud800x", "\\"]"#),
+            Some(Ok(["\u{fffd}", "\u{1f600}\u{fffd}", "\\\u{fffd}x", "\\"].map(str::to_owned).to_vec()))
+        );
+        assert_eq!(json(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))), Some(Err(())));
+        assert_eq!(json("[{\"a\": [1, null]}, true, -1, 1.5]"), Some(Err(())));
         for text in ["['a']", "[\"a\"] b", "[ -f x ]", "a", "", "[\"a\",]"] {
             assert_eq!(json(text), None, "{text}");
         }
@@ -253,5 +329,7 @@ mod tests {
             ["ONE", "TWO", "THREE"]
         );
         assert_eq!(names("RUN echo <<<x a<<b"), [""; 0].map(String::from).to_vec());
+        // what only a shell understands hides no heredoc
+        assert_eq!(names("RUN echo \"${x:0:2}\" ${y: -1} <<EOF"), ["EOF"]);
     }
 }

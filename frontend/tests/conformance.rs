@@ -169,10 +169,6 @@ impl Resolver for Base {
             })
             .collect()
     }
-
-    fn file(&self, _context: &str, _path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
-        Ok(None)
-    }
 }
 
 /// How many layers a step's output has, and whether the base image is below them.

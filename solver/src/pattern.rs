@@ -361,6 +361,7 @@ fn run(tokens: &[Token], path: &[u8], end: End) -> bool {
     {
         return false;
     }
+    let begins = beginnings(path);
     let mut here = vec![false; path.len() + 1];
     let mut next = here.clone();
     if let Some(start) = here.first_mut() {
@@ -409,7 +410,8 @@ fn run(tokens: &[Token], path: &[u8], end: End) -> bool {
                 Token::Literal(_) | Token::One | Token::Class { .. } => {}
                 Token::Run => {
                     running = reached || (running && before != Some(&b'/'));
-                    if running {
+                    // a run ends between two characters, not inside of one
+                    if running && begins.get(at).copied().unwrap_or(true) {
                         mark(at);
                     }
                 }
@@ -436,6 +438,22 @@ fn run(tokens: &[Token], path: &[u8], end: End) -> bool {
         std::mem::swap(&mut here, &mut next);
     }
     end == End::Whole && here.last() == Some(&true)
+}
+
+/// At which bytes characters begin; empty if that is at all of them.
+fn beginnings(path: &[u8]) -> Vec<bool> {
+    if path.is_ascii() {
+        return Vec::new();
+    }
+    let mut begins = vec![false; path.len()];
+    let mut at = 0;
+    while let Some((_, width)) = decode(path.get(at..).unwrap_or_default()) {
+        if let Some(slot) = begins.get_mut(at) {
+            *slot = true;
+        }
+        at += width;
+    }
+    begins
 }
 
 /// The first character and its width; a byte that is not UTF-8 counts as U+FFFD.

@@ -42,7 +42,7 @@ impl Builder {
     pub async fn call(&self, request: BuildRequest, call: Call, reporter: Reporter) -> Result<Answer, Error> {
         let input = input::read(self, &request, &reporter, &CancellationToken::new()).await?;
         let options = options(&request, &input);
-        let resolver = self.resolver(&request, &input, &reporter);
+        let resolver = self.resolver(&request, &reporter);
         self.blocking(move || {
             let name = &input.dockerfile;
             let broken = |diagnostics: &Diagnostics, source: &str| Error::Dockerfile {

@@ -169,7 +169,7 @@ impl Builder {
         let dockerfile = Dockerfile::parse(&input.text)
             .map_err(|diagnostics| broken(&diagnostics, &String::from_utf8_lossy(&input.text)))?;
         let options = options(request, input);
-        let resolver = self.resolver(request, input, reporter);
+        let resolver = self.resolver(request, reporter);
         let lowered = tokio::task::spawn_blocking({
             let dockerfile = dockerfile.clone();
             move || lower(&dockerfile, &options, &resolver)
@@ -197,17 +197,11 @@ impl Builder {
         ))
     }
 
-    fn resolver(
-        &self,
-        request: &BuildRequest,
-        input: &input::Input,
-        reporter: &Reporter,
-    ) -> resolve::StoreResolver {
+    fn resolver(&self, request: &BuildRequest, reporter: &Reporter) -> resolve::StoreResolver {
         resolve::StoreResolver {
             store: self.store.clone(),
             registry: self.registry.clone(),
             pull: request.pull,
-            locals: input.locals.clone(),
             reporter: reporter.clone(),
             runtime: tokio::runtime::Handle::current(),
         }

@@ -1,11 +1,7 @@
-//! What the frontend asks outside: configs of images, small files of contexts.
-
-use std::collections::HashMap;
-use std::path::PathBuf;
+//! What the frontend asks outside: configs of images.
 
 use bricklayer_cache::archive;
 use bricklayer_cache::registry::{Reference, Registry};
-use bricklayer_cache::root::Root;
 use bricklayer_cache::store::{Descriptor, Store};
 use bricklayer_frontend::{ImageOrigin, ImageQuery, ResolveError, ResolvedImage, Resolver};
 use bricklayer_solver::Platform;
@@ -15,16 +11,12 @@ use futures_util::future::join_all;
 use crate::images::{ImageParts, image_parts};
 use crate::request::PullPolicy;
 
-/// A file of a context that the frontend reads, in bytes at the most.
-const FILE_LIMIT: u64 = 16 << 20;
-
-/// Answers the frontend out of the store, registries, layouts and local directories. Its methods block, on a thread of
+/// Answers the frontend out of the store, registries and layouts. Its methods block, on a thread of
 /// the runtime that may.
 pub(super) struct StoreResolver {
     pub(super) store: Store,
     pub(super) registry: Registry,
     pub(super) pull: PullPolicy,
-    pub(super) locals: HashMap<String, PathBuf>,
     pub(super) reporter: Reporter,
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -34,20 +26,6 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 impl Resolver for StoreResolver {
     fn images(&self, queries: &[ImageQuery]) -> Vec<Result<ResolvedImage, ResolveError>> {
         self.runtime.block_on(join_all(queries.iter().map(|query| self.image(query))))
-    }
-
-    fn file(&self, context: &str, path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
-        let failed = |source: Failure| ResolveError {
-            message: format!("cannot read `{path}` of the context `{context}`"),
-            source: Some(source),
-        };
-        let Some(directory) = self.locals.get(context) else { return Ok(None) };
-        let root = Root::open(directory).map_err(|e| failed(e.into()))?;
-        match root.read_small(path.as_ref(), FILE_LIMIT) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(failed(error.into())),
-        }
     }
 }
 

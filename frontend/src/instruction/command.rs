@@ -76,9 +76,8 @@ impl Reader<'_> {
             ("device", Takes::Values),
         ])?;
         let command = self.command_line(0..self.rest().len())?;
-        if matches!(&command.form, CommandForm::Exec(args) if args.is_empty())
-            || matches!(&command.form, CommandForm::Shell(text) if text.is_empty())
-        {
+        // an empty shell form is a command that does nothing
+        if matches!(&command.form, CommandForm::Exec(args) if args.is_empty()) {
             return Err(self.missing("a command"));
         }
         Ok(Run {
@@ -113,9 +112,17 @@ impl Reader<'_> {
         let rest = self.rest();
         let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
         let behind = rest.len() - rest[end..].trim_start().len();
+        const FLAGS: &[(&str, Takes)] = &[
+            ("interval", Takes::Value),
+            ("timeout", Takes::Value),
+            ("start-period", Takes::Value),
+            ("start-interval", Takes::Value),
+            ("retries", Takes::Value),
+        ];
         match rest[..end].to_ascii_uppercase().as_str() {
             "NONE" => {
-                self.flags(&[])?;
+                // times may stand before NONE, and mean nothing there
+                self.flags(FLAGS)?;
                 if behind < rest.len() {
                     return Err(Diagnostic::error(
                         "HEALTHCHECK NONE takes nothing more",
@@ -133,13 +140,7 @@ impl Reader<'_> {
                 })
             }
             "CMD" => {
-                let flags = self.flags(&[
-                    ("interval", Takes::Value),
-                    ("timeout", Takes::Value),
-                    ("start-period", Takes::Value),
-                    ("start-interval", Takes::Value),
-                    ("retries", Takes::Value),
-                ])?;
+                let flags = self.flags(FLAGS)?;
                 let command = self.command_line(behind..rest.len())?;
                 match &command.form {
                     CommandForm::Exec(args) if args.is_empty() => {

@@ -101,7 +101,7 @@ impl Reader<'_> {
             sources,
             heredocs,
             destination,
-            from: flags.value("from"),
+            from: flags.value("from").filter(|word| !word.text.is_empty()),
             chown: flags.value("chown"),
             chmod: flags.value("chmod"),
             link: flags.switch("link").unwrap_or(false),

@@ -14,7 +14,7 @@ pub struct From {
     pub keyword: Option<Word>,
     /// The stage's name as written.
     pub name: Option<Word>,
-    /// `--platform`.
+    /// `--platform`, if it is not empty.
     pub platform: Option<Word>,
 }
 
@@ -74,7 +74,7 @@ impl Reader<'_> {
             image: image.clone(),
             keyword: keyword.cloned(),
             name: name.cloned(),
-            platform: flags.value("platform"),
+            platform: flags.value("platform").filter(|word| !word.text.is_empty()),
         })
     }
 

@@ -130,7 +130,7 @@ impl Lowering<'_> {
         instruction: &Instruction,
         state: &State,
     ) -> Result<Vec<(String, String)>, Diagnostic> {
-        let name = instruction.keyword.text.to_uppercase();
+        let name = &instruction.keyword.text;
         pairs
             .iter()
             .map(|pair| {

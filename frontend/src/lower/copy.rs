@@ -7,7 +7,7 @@ use bricklayer_solver::pattern::{Glob, Patterns, clean};
 
 use super::Lowering;
 use super::run::{at, file_name};
-use super::source::without_user;
+use super::source::{without_password, without_user};
 use super::stage::Step;
 use super::state::{Root, State};
 use crate::diagnostics::Diagnostic;
@@ -153,7 +153,7 @@ impl Lowering<'_> {
         }
         for (source, _) in &sources {
             text.push(' ');
-            text.push_str(&without_user(source));
+            text.push_str(&without_password(source));
         }
         for file in &copy.heredocs {
             text.push_str(&format!(" <<{}", file.heredoc.name));
@@ -243,7 +243,7 @@ impl Lowering<'_> {
                     git.checksum = Some(wanted.to_owned());
                 }
                 let commit = |text: &str| {
-                    text.len() >= 4 && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
+                    !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
                 };
                 if let Some(checksum) = git.checksum.as_deref().filter(|checksum| !commit(checksum)) {
                     let place = copy.checksum.as_ref().unwrap_or(word);

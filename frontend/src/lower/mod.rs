@@ -108,8 +108,11 @@ impl<'a> Lowering<'a> {
         let mut build_args = BTreeMap::new();
         for (name, value) in &options.build_args {
             match value {
-                Some(value) => build_args.insert(name.clone(), value.clone()),
-                None => build_args.remove(name),
+                // an empty time is none
+                Some(value) if !(value.is_empty() && name == "SOURCE_DATE_EPOCH") => {
+                    build_args.insert(name.clone(), value.clone())
+                }
+                _ => build_args.remove(name),
             };
         }
         if let Some(epoch) = options.source_date_epoch {

@@ -63,9 +63,10 @@ impl Lowering<'_> {
         for instruction in file.body.iter().rev() {
             let Kind::Arg(arguments) = &instruction.kind else { continue };
             for argument in arguments.iter().rev() {
+                // also from the arguments that every build has, which are nobody's to list
                 let inherited = argument.default.is_none()
                     && !self.build_args.contains_key(&argument.name)
-                    && self.global_names.contains(&argument.name);
+                    && self.globals.get(&argument.name).is_some();
                 if inherited {
                     globals.push(argument.name.clone());
                 } else if seen.insert(argument.name.clone()) {

@@ -252,6 +252,23 @@ fn copied(
     graph.add(op, vec![Input { vertex: from, usage: Usage::Files(selection) }], info)
 }
 
+/// A URL without its password; the user of an SSH URL is part of its address.
+pub(super) fn without_password(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, address)) if scheme.eq_ignore_ascii_case("ssh") => {
+            let end = address.find('/').unwrap_or(address.len());
+            match address[..end]
+                .rsplit_once('@')
+                .and_then(|(user, host)| Some((user.split_once(':')?.0, host)))
+            {
+                Some((user, host)) => format!("{scheme}://{user}@{host}{}", &address[end..]),
+                None => url.to_owned(),
+            }
+        }
+        _ => without_user(url),
+    }
+}
+
 /// A URL as it may be shown.
 pub(super) fn without_user(url: &str) -> String {
     match url.split_once("://") {

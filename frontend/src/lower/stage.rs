@@ -236,7 +236,9 @@ impl<'a> Lowering<'a> {
             }
             return Err(error);
         }
-        let platform: Platform = expansion.text.parse().map_err(|_| {
+        // `local` is a word of the command line's
+        let parsed = Some(&expansion.text).filter(|text| *text != "local").and_then(|text| text.parse().ok());
+        let platform: Platform = parsed.ok_or_else(|| {
             Diagnostic::error(format!("`{}` is no platform", expansion.text), word.span)
                 .label("expected os/architecture, such as linux/arm64")
         })?;

@@ -41,6 +41,11 @@ impl Budget {
         Self(Cell::new(EXPANDED))
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of(bytes: usize) -> Self {
+        Self(Cell::new(bytes))
+    }
+
     fn take(&self, cost: usize) -> Result<(), Reason> {
         match self.0.get().checked_sub(cost) {
             Some(left) => {
@@ -400,6 +405,15 @@ impl<'a> Reader<'a> {
             '#' | '%' => self.remove(start, &name, first),
             ':' => match self.next() {
                 Some(operator @ ('-' | '+' | '?')) => self.choose(start, &name, operator, true),
+                // a shell's own, such as `${v:0:2}`: where variables stay as they are written, it does too
+                Some(other)
+                    if self.lexer.keep_unset
+                        && !matches!(other, '#' | '%')
+                        && self.lookup(&name).is_none() =>
+                {
+                    let word = self.inner(start, '}', false, Reason::Brace)?;
+                    Ok(format!("${{{name}:{other}{word}}}"))
+                }
                 Some(other) => self.fail(Reason::Modifier(format!(":{other}")), start),
                 None => self.fail(Reason::Brace, start),
             },

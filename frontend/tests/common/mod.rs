@@ -13,10 +13,6 @@ impl Resolver for Images {
     fn images(&self, queries: &[ImageQuery]) -> Vec<Result<ResolvedImage, ResolveError>> {
         queries.iter().map(|query| image(&query.reference)).collect()
     }
-
-    fn file(&self, _context: &str, _path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
-        Ok(None)
-    }
 }
 
 fn image(reference: &str) -> Result<ResolvedImage, ResolveError> {

@@ -30,6 +30,8 @@ fn globs_match_whole_names() {
         ("a?b", "a☺b", true),
         ("a[^a]b", "a☺b", true),
         ("a???b", "a☺b", false),
+        ("a*??b", "a☺b", false),
+        ("*[\u{80}-\u{fffd}]?", "☺", false),
         ("[a-ζ]*", "α", true),
         ("*[a-ζ]", "A", false),
         ("a?b", "a/b", false),
