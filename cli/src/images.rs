@@ -267,7 +267,7 @@ impl Builder {
     }
 
     /// An image of the store by name, by manifest digest, or by at least four hex digits of its ID.
-    fn find(&self, name: &str) -> Result<NamedImage, Error> {
+    pub(crate) fn find(&self, name: &str) -> Result<NamedImage, Error> {
         let failed = |e: StoreError| Error::because(format!("cannot look up {name}"), e);
         if let Ok(reference) = name.parse::<Reference>()
             && let Some(image) = self.store.image(&reference.to_string()).map_err(failed)?

@@ -8,6 +8,7 @@ mod error;
 mod images;
 mod record;
 mod request;
+mod run;
 
 pub use bricklayer_cache as cache;
 pub use bricklayer_frontend as frontend;
@@ -15,6 +16,9 @@ pub use bricklayer_solver::{Digest, Platform, event, op};
 pub use tokio_util::sync::CancellationToken;
 
 pub use bricklayer_solver::explain::Reason;
+pub use bricklayer_worker::sandbox::{
+    CapabilityChanges, Control, Exit, Size, Stdio, Tmpfs, UnknownCapability,
+};
 pub use build::{Answer, BuildResult, Builder, BuilderOptions, Call, ExplainedStep, Explanation, Fate};
 pub use error::{Error, StepPlace};
 pub use images::{ArchiveFormat, ImageDetails};
@@ -23,6 +27,7 @@ pub use record::{
     TaskState, WorkKind,
 };
 pub use request::*;
+pub use run::{Container, RunMount, RunMountKind, RunRequest};
 
 /// Building as an ordinary user: what has to be done before anything else.
 pub mod rootless {

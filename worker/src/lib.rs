@@ -13,7 +13,9 @@ mod source;
 mod steps;
 pub mod users;
 mod views;
+mod writable;
 
 pub use local_worker::LocalWorker;
 pub use settings::{Pins, WorkerSettings};
 pub use views::snapshot_view;
+pub use writable::WritableRoot;

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bricklayer_cache::root::ids::in_user_namespace;
-use bricklayer_sys::mount::{Attributes, set_attributes};
+use bricklayer_sys::mount::{Attributes, make_private, set_attributes};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -169,6 +169,16 @@ pub fn subtree(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, OverlayErro
     let fail = |error: Errno| OverlayError::Path { path: path.to_owned(), source: error.into() };
     let found = open_in(root, path, OFlags::PATH).map_err(fail)?;
     open_tree(found.as_fd(), c"", clone_flags()).map_err(fail)
+}
+
+/// What the host has at a path of the caller, with all that is mounted below it, as a mount of its own, cut off from
+/// mounts that happen later. Links are followed.
+pub fn host_tree(path: &Path) -> Result<OwnedFd, OverlayError> {
+    let fail = |error: Errno| OverlayError::Path { path: path.to_owned(), source: error.into() };
+    let flags = clone_flags() | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, path, flags).map_err(fail)?;
+    make_private(tree.as_fd()).map_err(|source| OverlayError::Path { path: path.to_owned(), source })?;
+    Ok(tree)
 }
 
 /// `openat2` inside `root`: neither links nor `..` lead out of it, `/proc`'s magic links nowhere.

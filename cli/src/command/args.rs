@@ -7,6 +7,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use super::display::Progress;
+use super::limits::LimitArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// Say what a build would do, step by step, and why
     Explain(Box<ExplainArgs>),
+    /// Run a command in a new container of an image
+    Run(Box<RunArgs>),
     /// List the builds that were, or show one step by step
     Builds(BuildsArgs),
     /// Show what the commands of a build wrote, whole
@@ -167,42 +170,8 @@ pub(crate) struct BuildArgs {
     /// The cgroup below which steps get theirs
     #[arg(long, value_name = "CGROUP", help_heading = "RUN steps")]
     pub(crate) cgroup_parent: Option<String>,
-    /// Memory of one step, such as 512m
-    #[arg(short, long, value_name = "SIZE", help_heading = "RUN steps")]
-    pub(crate) memory: Option<String>,
-    /// Memory and swap of one step together; -1: as much swap as there is
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "RUN steps")]
-    pub(crate) memory_swap: Option<String>,
-    /// CPUs of one step, such as 1.5
-    #[arg(long, value_name = "N", conflicts_with_all = ["cpu_quota", "cpu_period"], help_heading = "RUN steps")]
-    pub(crate) cpus: Option<String>,
-    /// CPU time of one step in each period, in microseconds
-    #[arg(long, value_name = "MICROSECONDS", help_heading = "RUN steps")]
-    pub(crate) cpu_quota: Option<u64>,
-    /// The length of that period, in microseconds [default: 100000]
-    #[arg(long, value_name = "MICROSECONDS", requires = "cpu_quota", help_heading = "RUN steps")]
-    pub(crate) cpu_period: Option<u64>,
-    /// Weight of one step's CPU time against others', 2 to 262144
-    #[arg(short, long, value_name = "WEIGHT", help_heading = "RUN steps")]
-    pub(crate) cpu_shares: Option<u64>,
-    /// CPUs to run on, such as 0-3,7
-    #[arg(long, value_name = "LIST", help_heading = "RUN steps")]
-    pub(crate) cpuset_cpus: Option<String>,
-    /// Memory nodes to use, such as 0,1
-    #[arg(long, value_name = "LIST", help_heading = "RUN steps")]
-    pub(crate) cpuset_mems: Option<String>,
-    /// Processes and threads of one step
-    #[arg(long, value_name = "N", help_heading = "RUN steps")]
-    pub(crate) pids_limit: Option<u64>,
-    /// Limits in BuildKit's form, such as memory=512m,cpu-quota=50000
-    #[arg(
-        long = "resource",
-        value_name = "NAME=VALUE,…",
-        value_delimiter = ',',
-        hide_short_help = true,
-        help_heading = "RUN steps"
-    )]
-    pub(crate) resources: Vec<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 
     /// Only check the Dockerfile: --call=check
     #[arg(long, help_heading = "Instead of building")]
@@ -310,6 +279,122 @@ pub(crate) struct LogsArgs {
     /// Go on until a build that runs has ended
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+/// `bricklayer run`
+///
+/// Tries an image out, in the foreground. What the container writes to its root filesystem is thrown away when it ends.
+///
+/// Exit code: that of the command; 125 if the container can't be made, 126 if the command can't be executed, 127 if it is
+/// not there.
+#[derive(Debug, Default, Args)]
+#[command(override_usage = "bricklayer run [OPTIONS] IMAGE [COMMAND]...")]
+pub(crate) struct RunArgs {
+    /// An image, by name or by the beginning of its ID, and a command instead of the image's with its arguments
+    #[arg(value_name = "IMAGE [COMMAND]", required = true, trailing_var_arg = true)]
+    pub(crate) words: Vec<String>,
+
+    /// Remove the container when it ends, which is done in any case
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// A variable, or the name of one of this environment
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// A file with a variable a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// The directory to start in
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Who runs the command: user[:group], by name or number
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// The program instead of the image's ENTRYPOINT; the image's CMD does not count then
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// What the image is for, where it is for several platforms
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    /// Ask the registry even if the store has the image; or: always, missing, never
+    #[arg(long, value_name = "POLICY", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    pub(crate) pull: Option<String>,
+    #[command(flatten)]
+    pub(crate) display: DisplayArgs,
+
+    /// Mount a file or directory of the host
+    #[arg(short, long = "volume", value_name = "HOST:DIR[:ro]", help_heading = "Files")]
+    pub(crate) volumes: Vec<String>,
+    /// Mount something: type=bind,src=HOST,dst=DIR[,readonly] or type=tmpfs,dst=DIR[,tmpfs-size=SIZE][,tmpfs-mode=MODE]
+    #[arg(long = "mount", value_name = "MOUNT", help_heading = "Files")]
+    pub(crate) mounts: Vec<String>,
+    /// Mount an empty directory in memory, with options such as size=64m,mode=700,exec
+    #[arg(long, value_name = "DIR[:OPTIONS]", help_heading = "Files")]
+    pub(crate) tmpfs: Vec<String>,
+    /// Allow writes to what is mounted only
+    #[arg(long, help_heading = "Files")]
+    pub(crate) read_only: bool,
+    /// The size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "SIZE", help_heading = "Files")]
+    pub(crate) shm_size: Option<String>,
+
+    /// The network: default (a private one), none or host
+    #[arg(long, alias = "net", value_name = "NETWORK", help_heading = "Network")]
+    pub(crate) network: Option<String>,
+    /// The host name inside
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub(crate) hostname: Option<String>,
+    /// A line for /etc/hosts
+    #[arg(long = "add-host", value_name = "NAME:ADDRESS", help_heading = "Network")]
+    pub(crate) add_hosts: Vec<String>,
+
+    /// Give it a capability, such as NET_ADMIN, or ALL
+    #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', help_heading = "Rights")]
+    pub(crate) cap_add: Vec<String>,
+    /// Take a capability from it, or ALL
+    #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', help_heading = "Rights")]
+    pub(crate) cap_drop: Vec<String>,
+    /// A resource limit of processes, such as nofile=1024:2048
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", help_heading = "Rights")]
+    pub(crate) ulimits: Vec<String>,
+    /// The cgroup below which it gets its own
+    #[arg(long, value_name = "CGROUP", help_heading = "Rights")]
+    pub(crate) cgroup_parent: Option<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+
+    // Known from Docker, and not there.
+    #[arg(short, long, hide = true)]
+    pub(crate) detach: bool,
+    #[arg(short, long, hide = true)]
+    pub(crate) publish: Vec<String>,
+    #[arg(short = 'P', long, hide = true)]
+    pub(crate) publish_all: bool,
+    #[arg(long, hide = true)]
+    pub(crate) privileged: bool,
+    #[arg(long, hide = true)]
+    pub(crate) device: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) gpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) security_opt: Vec<String>,
+    #[arg(long, hide = true)]
+    pub(crate) name: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) restart: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) init: bool,
+    #[arg(long, hide = true)]
+    pub(crate) pid: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) ipc: Option<String>,
+    #[arg(long, hide = true)]
+    pub(crate) userns: Option<String>,
 }
 
 /// `bricklayer images`
@@ -467,7 +552,7 @@ pub(crate) enum Archive {
 }
 
 /// How work on images is shown.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct DisplayArgs {
     /// How the work is shown [env: BUILDKIT_PROGRESS]
     #[arg(long, value_name = "DISPLAY")]

@@ -15,6 +15,8 @@ pub(crate) struct Environment {
     variables: BTreeMap<String, String>,
     directory: PathBuf,
     root_user: bool,
+    /// Is standard input a terminal?
+    pub(crate) stdin_terminal: bool,
     /// Is standard error a terminal?
     pub(crate) stderr_terminal: bool,
     /// Is standard output a terminal?
@@ -33,6 +35,7 @@ impl Environment {
             variables,
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             root_user: rustix::process::geteuid().is_root(),
+            stdin_terminal: std::io::stdin().is_terminal(),
             stderr_terminal: std::io::stderr().is_terminal(),
             stdout_terminal: std::io::stdout().is_terminal(),
             stdin: Arc::new(Mutex::new(std::io::stdin())),
@@ -121,6 +124,7 @@ impl Environment {
             variables: variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
             directory: directory.to_owned(),
             root_user: false,
+            stdin_terminal: false,
             stderr_terminal: false,
             stdout_terminal: false,
             stdin: Arc::new(Mutex::new(std::io::Cursor::new(stdin.to_vec()))),

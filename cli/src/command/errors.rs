@@ -41,6 +41,10 @@ pub(crate) enum Failure {
         /// How all of it can be seen.
         hint: String,
     },
+    /// A container can't be made or run: exit code 125, as of Docker.
+    Container(Box<Failure>),
+    /// What was to be run ended with this code.
+    Ended(u8),
     /// A check found something, and has been printed. Exit code 1.
     Findings,
     /// Something around it: a file of results that cannot be written. Exit code 1.
@@ -72,6 +76,8 @@ impl Failure {
             Self::Usage(_) => 2,
             // as a shell reports a program that SIGINT ended
             Self::Library(error) if matches!(**error, Error::Cancelled) => 130,
+            Self::Container(_) => 125,
+            Self::Ended(code) => *code,
             Self::Library(..) | Self::Clipped { .. } | Self::Around(_) | Self::Findings => 1,
         })
     }
@@ -97,7 +103,8 @@ impl Failure {
                 report.chain(error.as_ref());
                 report.hints(error.as_ref());
             }
-            Self::Findings => {}
+            Self::Container(why) => return why.render(colours),
+            Self::Ended(_) | Self::Findings => {}
         }
         report.text
     }

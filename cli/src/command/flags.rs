@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use bricklayer::frontend::Entitlement;
-use bricklayer::op::{Limits, Network};
+use bricklayer::op::Network;
 use bricklayer::{
     BuildRequest, Context, DockerfileSource, GraphFile, GraphForm, NamedContextSource, Platform, PullPolicy,
     Reader, Secret, SshAgent,
@@ -15,9 +15,10 @@ use bricklayer::{
 use super::args::BuildArgs;
 use super::csv;
 use super::environment::{Environment, PROXIES};
+use super::limits::limits;
 use super::output::{Outputs, outputs};
 use super::usage::Usage;
-use super::values::{boolean, cpus, host, name_and_value, size, ulimit};
+use super::values::{boolean, host, name_and_value, size, ulimit};
 
 /// A Dockerfile on standard input may have this many bytes.
 const LARGEST_DOCKERFILE: u64 = 16 << 20;
@@ -85,7 +86,7 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
         shm_size: args.shm_size.as_deref().map(|text| size("--shm-size", text)).transpose()?,
         ulimits: args.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
         cgroup_parent: args.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
-        limits: limits(args)?,
+        limits: limits(&args.limits)?,
         source_date_epoch,
         proxy,
         jobs: match args.jobs {
@@ -395,7 +396,7 @@ fn source_date_epoch(
 }
 
 /// Proxies for RUN and ADD: those of Docker's config.json, and above them those given as build args.
-fn proxies(
+pub(crate) fn proxies(
     build_args: &[(String, Option<String>)],
     environment: &Environment,
 ) -> Result<Vec<(String, String)>, Usage> {
@@ -475,7 +476,7 @@ pub(crate) fn platform(text: Option<&str>) -> Result<Option<Platform>, Usage> {
     text.parse().map(Some).map_err(|error| Usage::new("--platform").because(error))
 }
 
-fn pull(text: Option<&str>) -> Result<PullPolicy, Usage> {
+pub(crate) fn pull(text: Option<&str>) -> Result<PullPolicy, Usage> {
     match text {
         None | Some("missing" | "false") => Ok(PullPolicy::Missing),
         Some("always" | "true") => Ok(PullPolicy::Always),
@@ -485,7 +486,7 @@ fn pull(text: Option<&str>) -> Result<PullPolicy, Usage> {
     }
 }
 
-fn network(text: Option<&str>) -> Result<Network, Usage> {
+pub(crate) fn network(text: Option<&str>) -> Result<Network, Usage> {
     match text {
         None | Some("" | "default") => Ok(Network::Default),
         Some("none") => Ok(Network::None),
@@ -507,7 +508,7 @@ fn entitlement(text: &str) -> Result<Entitlement, Usage> {
 
 /// `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`. The value is read now, so that a missing file is an error
 /// before the build starts.
-fn secret(text: &str, environment: &Environment) -> Result<Secret, Usage> {
+pub(crate) fn secret(text: &str, environment: &Environment) -> Result<Secret, Usage> {
     const KEYS: [&str; 5] = ["id", "src", "source", "env", "type"];
     let fail = |why: String| Usage::new(format!("--secret `{text}`: {why}"));
     let (mut id, mut source, mut variable, mut kind) = (None, None, None, None);
@@ -560,7 +561,7 @@ fn secret(text: &str, environment: &Environment) -> Result<Secret, Usage> {
 }
 
 /// `default`, `NAME` (the agent of SSH_AUTH_SOCK) or `NAME=SOCKET`.
-fn ssh(text: &str, environment: &Environment) -> Result<SshAgent, Usage> {
+pub(crate) fn ssh(text: &str, environment: &Environment) -> Result<SshAgent, Usage> {
     let fail = |why: String| Usage::new(format!("--ssh `{text}`: {why}"));
     let (id, path) = match text.split_once('=') {
         Some((id, path)) => (id, Some(path)),
@@ -585,91 +586,6 @@ fn ssh(text: &str, environment: &Environment) -> Result<SshAgent, Usage> {
             .hint("load the key into an agent: eval $(ssh-agent) && ssh-add FILE, then --ssh default"));
     }
     Ok(SshAgent { id: id.to_owned(), socket: path })
-}
-
-fn limits(args: &BuildArgs) -> Result<Limits, Usage> {
-    const RESOURCES: [&str; 7] =
-        ["memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"];
-    let mut memory = args.memory.clone();
-    let mut memory_swap = args.memory_swap.clone();
-    let (mut quota, mut period, mut shares) = (args.cpu_quota, args.cpu_period, args.cpu_shares);
-    let (mut cpus_list, mut mems) = (args.cpuset_cpus.clone(), args.cpuset_mems.clone());
-    for text in &args.resources {
-        let (key, value) = name_and_value("--resource", text)?;
-        let number = || {
-            value
-                .parse::<u64>()
-                .map(Some)
-                .map_err(|_| Usage::new(format!("--resource `{text}` is not a number")))
-        };
-        match key.as_str() {
-            "memory" => memory = Some(value),
-            "memory-swap" => memory_swap = Some(value),
-            "cpu-shares" => shares = number()?,
-            "cpu-period" => period = number()?,
-            "cpu-quota" => quota = number()?,
-            // a list has commas of its own, which also part the limits; the flag of its own has not
-            "cpuset-cpus" => cpus_list = Some(value),
-            "cpuset-mems" => mems = Some(value),
-            _ => {
-                return Err(Usage::new(format!("--resource `{text}`: there is no limit `{key}`"))
-                    .suggest(&key, &RESOURCES));
-            }
-        }
-    }
-    let memory = memory.map(|text| size("--memory", &text)).transpose()?.filter(|bytes| *bytes > 0);
-    let memory_swap = match memory_swap.as_deref() {
-        None | Some("0" | "") => None,
-        Some("-1") => Some(-1),
-        Some(text) => {
-            let bytes = size("--memory-swap", text)?;
-            if memory.is_none_or(|memory| bytes < memory) {
-                return Err(Usage::new(format!("--memory-swap `{text}` is memory and swap together"))
-                    .hint("it needs --memory, and must not be less"));
-            }
-            Some(
-                i64::try_from(bytes)
-                    .map_err(|_| Usage::new(format!("--memory-swap `{text}` is too large")))?,
-            )
-        }
-    };
-    let cpu_quota = match (args.cpus.as_deref(), quota, period) {
-        (Some(text), ..) => Some(cpus(text)?),
-        (None, Some(0), _) => None,
-        (None, Some(quota), period) => {
-            let period = period.unwrap_or(100_000);
-            // kernel/sched/core.c: a period of 1 ms to 1 s, a quota of at least 1 ms
-            if quota < 1000 || !(1000..=1_000_000).contains(&period) {
-                return Err(Usage::new(format!("--cpu-quota {quota} in --cpu-period {period}"))
-                    .hint("the quota is at least 1000, the period 1000 to 1000000 microseconds"));
-            }
-            Some((quota, period))
-        }
-        (None, None, Some(_)) => return Err(Usage::new("--cpu-period needs --cpu-quota")),
-        (None, None, None) => None,
-    };
-    if let Some(shares) = shares
-        && shares != 0
-        && !(2..=262_144).contains(&shares)
-    {
-        return Err(Usage::new(format!("--cpu-shares {shares} is not between 2 and 262144")));
-    }
-    for (flag, list) in [("--cpuset-cpus", &cpus_list), ("--cpuset-mems", &mems)] {
-        if let Some(list) = list
-            && (list.is_empty() || !list.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '-')))
-        {
-            return Err(Usage::new(format!("{flag} `{list}` is not a list such as 0-3,7")));
-        }
-    }
-    Ok(Limits {
-        memory,
-        memory_swap,
-        cpu_quota,
-        cpu_shares: shares.filter(|shares| *shares != 0),
-        cpuset_cpus: cpus_list,
-        cpuset_mems: mems,
-        pids: args.pids_limit.filter(|pids| *pids != 0),
-    })
 }
 
 #[cfg(test)]

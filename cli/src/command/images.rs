@@ -24,7 +24,7 @@ pub(crate) fn open(global: &Global, environment: &Environment) -> Result<Builder
     Ok(Builder::open(builder_options(global, environment)?)?)
 }
 
-fn start(args: &DisplayArgs, environment: &Environment) -> Result<Display, Usage> {
+pub(crate) fn start(args: &DisplayArgs, environment: &Environment) -> Result<Display, Usage> {
     let progress = progress(args.progress, args.quiet, environment)?;
     Ok(Display::start(renderer(progress, environment)?))
 }

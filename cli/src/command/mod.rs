@@ -1,13 +1,16 @@
 //! The command: what was typed becomes requests to the library, and its events and errors become text.
 //!
-//! - [`args`]: what can be typed; [`flags`], [`output`], [`values`], [`csv`]: what it means
-//! - [`environment`]: variables, the current directory, the standard streams
-//! - [`build`], [`builds`], [`call`], [`explain`], [`images`], [`logs`], [`room`]: the subcommands
+//! - [`args`]: what can be typed; [`flags`], [`limits`], [`mounts`], [`output`], [`values`], [`csv`]: what it means
+//! - [`environment`]: variables, the current directory, the standard streams; [`terminal`]: the
+//!   one in front of people; [`attach`]: a command that has it
+//! - [`build`], [`builds`], [`call`], [`explain`], [`images`], [`logs`], [`room`], [`run`]: the subcommands
 //! - [`display`]: a build as it runs; [`errors`]: why it failed; [`table`]: lists
 //!
-//! Talk goes to standard error, data to standard output. Exit code 1 is a failure, 2 wrong usage, 130 Ctrl-C.
+//! Talk goes to standard error, data to standard output. Exit code 1 is a failure, 2 wrong usage, 130 Ctrl-C;
+//! `run` ends with the code of what it ran.
 
 mod args;
+mod attach;
 mod build;
 mod builds;
 mod call;
@@ -18,10 +21,14 @@ mod errors;
 mod explain;
 mod flags;
 mod images;
+mod limits;
 mod logs;
+mod mounts;
 mod output;
 mod room;
+mod run;
 mod table;
+mod terminal;
 mod usage;
 mod values;
 
@@ -81,6 +88,7 @@ async fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
     match &cli.command {
         Command::Build(args) => build::build(args, global, environment).await,
         Command::Explain(args) => explain::explain(args, global, environment).await,
+        Command::Run(args) => run::run(args, global, environment).await,
         Command::Builds(args) => builds::builds(args, global, environment),
         Command::Logs(args) => logs::logs(args, global, environment),
         Command::Images(args) => images::images(args, global, environment).await,
@@ -152,9 +160,14 @@ fn renderer(progress: Progress, environment: &Environment) -> Result<Box<dyn Ren
 
 /// Ctrl-C and SIGTERM ask the build to stop; a second time they end the process at once.
 fn cancel_on_interrupt() -> CancellationToken {
+    until_released().0
+}
+
+/// The same, until the task that listens is aborted.
+fn until_released() -> (CancellationToken, tokio::task::AbortHandle) {
     let cancel = CancellationToken::new();
     let asked = cancel.clone();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
         let (Ok(mut interrupt), Ok(mut terminate)) =
             (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
@@ -172,7 +185,7 @@ fn cancel_on_interrupt() -> CancellationToken {
             asked.cancel();
         }
     });
-    cancel
+    (cancel, task.abort_handle())
 }
 
 /// Data, on standard output. That nobody reads on (`| head`) is no failure.

@@ -6,12 +6,12 @@ use std::process::Child;
 use crate::support::{Bench, wait_for};
 
 /// Mounts of this machine that mention a path.
-fn mounts_of(path: &str) -> usize {
+pub(crate) fn mounts_of(path: &str) -> usize {
     fs::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|line| line.contains(path)).count()
 }
 
 /// Processes whose command line mentions a word.
-fn processes_with(word: &str) -> Vec<String> {
+pub(crate) fn processes_with(word: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         if let Ok(line) = fs::read(entry.path().join("cmdline")) {

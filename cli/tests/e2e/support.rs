@@ -178,7 +178,7 @@ impl Drop for RegistryServer {
 
 /// Waits until something is so; a minute at most, since the machine may be busy.
 #[track_caller]
-pub(crate) fn wait_for(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < Duration::from_secs(60), "a minute went by, and not yet: {what}");

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::cache::CacheMounts;
 use crate::local_worker::Shared;
 use crate::overlay;
-use crate::sandbox::{self, Attached, AttachedMount, Exit, Tmpfs, User};
-use crate::users;
+use crate::sandbox::{self, Attached, AttachedMount, Exit, Tmpfs};
+use crate::writable::WritableRoot;
 
 /// What must outlive the command: guards of cache mounts, and directories that are removed afterwards.
 #[derive(Default)]
@@ -39,13 +39,8 @@ impl Shared {
             Some(input) => snapshot(inputs, input)?,
             None => Snapshot::default(),
         };
-        let trees = self.views.trees(&base)?;
-        let draft =
-            self.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
-        let lowers: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
-        self.inherit_root_directory(&base, &draft)?;
-        let root = mount_overlay(&lowers, Some((draft.tree(), draft.work())))?;
-        let user = self.user(&root, &exec.user)?;
+        let writable = self.writable(&base)?;
+        let user = writable.user(&exec.user)?;
 
         let mut held = Held { caches: self.take_caches(exec, inputs, task, cancel)?, scratch: Vec::new() };
         let mut mounts = Vec::new();
@@ -76,12 +71,8 @@ impl Shared {
                 None => {}
             }
         }
-        let upper =
-            Root::open(draft.tree()).map_err(|e| StepError::with_source("cannot open the new layer", e))?;
-        let upper = upper
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| StepError::with_source("cannot open the new layer", e))?;
+        let upper = writable.upper()?;
+        let WritableRoot { root, draft } = writable;
         let command = sandbox::Command {
             root,
             upper: Some(upper),
@@ -164,14 +155,6 @@ impl Shared {
             }
             _ => Ok(()),
         }
-    }
-
-    fn user(&self, root: &OwnedFd, user: &str) -> Result<User, StepError> {
-        let root =
-            root.try_clone().map_err(|e| StepError::with_source("cannot open the root filesystem", e))?;
-        let user = users::resolve_user(&Root::from_fd(root), user)
-            .map_err(|e| StepError::with_source(format!("cannot run as user `{user}`"), e))?;
-        Ok(User { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home })
     }
 
     /// What a mount of the op is in this sandbox; `None`: an optional secret that is not there.

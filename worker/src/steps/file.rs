@@ -8,7 +8,8 @@ use bricklayer_solver::op::{FileOp, LocalSource, Selection};
 use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::worker::{Content, StepError};
 
-use super::exec::{mount_overlay, snapshot};
+use super::exec::snapshot;
+use super::mount_overlay;
 use crate::files::{self, Apply, SourceTree};
 use crate::local_worker::Shared;
 

@@ -4,3 +4,5 @@ mod cache;
 mod exec;
 mod file;
 mod source;
+
+pub(crate) use exec::mount_overlay;
