@@ -63,6 +63,8 @@ pub struct BuildRequest {
     pub jobs: Option<usize>,
     /// Where the graph is written, with state and time of each step; also when a step failed.
     pub graph: Option<GraphFile>,
+    /// Where it is written what the build's time was spent on; also when it failed.
+    pub timing: Vec<TimingFile>,
     /// The store is kept below so many bytes while the build goes on and at its end, the least recently used first.
     /// What named images need or a build that runs uses stays all the same.
     pub cache_limit: Option<u64>,
@@ -86,6 +88,24 @@ pub enum GraphForm {
     Json,
     /// A picture.
     Svg,
+}
+
+/// A file that says what a build's time was spent on; it appears complete or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimingFile {
+    /// Where.
+    pub path: PathBuf,
+    /// In which form.
+    pub form: TimingForm,
+}
+
+/// Forms of a timing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimingForm {
+    /// A page, complete in itself.
+    Html,
+    /// A trace in Chrome's Trace Event Format.
+    Trace,
 }
 
 /// Where COPY and ADD find files.

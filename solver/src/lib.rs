@@ -20,6 +20,7 @@ pub mod record;
 pub mod schedule;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod timing;
 pub mod worker;
 
 pub use digest::Digest;

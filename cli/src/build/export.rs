@@ -108,15 +108,19 @@ pub(super) async fn write(
     Ok(())
 }
 
+/// How the names of those tasks begin that write an output, in contrast to those that push layers for them.
+pub(crate) const EXPORTING: &str = "exporting ";
+
 fn describe(output: &Output) -> String {
-    match output {
-        Output::Image(image) if image.push => "exporting and pushing the image".to_owned(),
-        Output::Image(_) => "exporting the image to the store".to_owned(),
-        Output::Oci { dest, .. } => format!("exporting an OCI image layout{}", to(dest)),
-        Output::Docker { dest, .. } => format!("exporting a Docker archive{}", to(dest)),
-        Output::Tar { dest } => format!("exporting the root filesystem as a tar{}", to(dest)),
-        Output::Local { dest } => format!("exporting the root filesystem to {}", dest.display()),
-    }
+    let what = match output {
+        Output::Image(image) if image.push => "and pushing the image".to_owned(),
+        Output::Image(_) => "the image to the store".to_owned(),
+        Output::Oci { dest, .. } => format!("an OCI image layout{}", to(dest)),
+        Output::Docker { dest, .. } => format!("a Docker archive{}", to(dest)),
+        Output::Tar { dest } => format!("the root filesystem as a tar{}", to(dest)),
+        Output::Local { dest } => format!("the root filesystem to {}", dest.display()),
+    };
+    format!("{EXPORTING}{what}")
 }
 
 fn to(dest: &Dest) -> String {

@@ -17,6 +17,7 @@ mod room;
 pub use call::{Answer, Call};
 pub(crate) use context::without_user;
 pub use explain::{ExplainedStep, Explanation, Fate};
+pub(crate) use export::EXPORTING;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, StepPlace};
 use crate::images::parse;
-use crate::record::Recorder;
-use crate::request::{BuildRequest, GraphFile, GraphForm};
+use crate::record::{BuildRecord, Recorder};
+use crate::request::{BuildRequest, GraphFile, GraphForm, TimingFile, TimingForm};
 
 /// Where a [`Builder`] keeps things and how it reaches others.
 #[derive(Debug, Clone, Default)]
@@ -118,13 +119,27 @@ impl Builder {
         reporter: Reporter,
         cancel: CancellationToken,
     ) -> Result<BuildResult, Error> {
+        let (caller, timing) = (reporter.clone(), request.timing.clone());
         let recorder = Recorder::start(self, &request, reporter);
         let mut result = self.build_recorded(request, &recorder, cancel).await;
         if let Ok(result) = &mut result {
             result.record = recorder.id().map(str::to_owned);
         }
-        recorder.end(&result);
-        result
+        let written = match recorder.end(&result) {
+            Some(record) => timing.iter().try_for_each(|file| write_timing(file, &record)),
+            None if timing.is_empty() => Ok(()),
+            None => Err(Error::new("cannot write the timing of a build that no record was kept of")),
+        };
+        match (result, written) {
+            (Ok(_), Err(error)) => Err(error),
+            // where the build failed, that is what its error says
+            (Err(failed), Err(error)) => {
+                internal_task(&caller, "[internal] write the timing")
+                    .finish(Outcome::Failed(error.to_string()));
+                Err(failed)
+            }
+            (result, Ok(())) => result,
+        }
     }
 
     async fn build_recorded(
@@ -347,6 +362,16 @@ impl Lowered {
             source: failed.error,
         }
     }
+}
+
+fn write_timing(file: &TimingFile, record: &BuildRecord) -> Result<(), Error> {
+    let text = match file.form {
+        TimingForm::Html => record.timing_html(),
+        TimingForm::Trace => record.timing_trace(),
+    };
+    export::write_file(&file.path, |out| {
+        out.write_all(text.as_bytes()).map_err(|e| Error::because("cannot write the timing", e))
+    })
 }
 
 fn write_graph(file: &GraphFile, graph: &Graph, steps: &[StepReport]) -> Result<(), Error> {

@@ -129,6 +129,9 @@ pub(crate) struct BuildArgs {
     /// Write the graph of steps with their states and times, also of a build that failed: FILE.dot, .json or .svg
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "call"], help_heading = "Output")]
     pub(crate) graph: Option<PathBuf>,
+    /// Write where the time went, also of a build that failed: FILE.html is a page, .json a Chrome trace
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "call"], help_heading = "Output")]
+    pub(crate) timing: Vec<PathBuf>,
     /// How the build is shown [env: BUILDKIT_PROGRESS]
     #[arg(long, value_name = "DISPLAY", help_heading = "Output")]
     pub(crate) progress: Option<Progress>,
@@ -254,6 +257,9 @@ pub(crate) struct BuildsArgs {
     /// Only builds that ended so: outcome=done, failed, cancelled, killed, running
     #[arg(long, value_name = "FILTER", conflicts_with = "build")]
     pub(crate) filter: Option<String>,
+    /// Write where the time of BUILD went: FILE.html is a page, .json a Chrome trace
+    #[arg(long, value_name = "FILE", requires = "build")]
+    pub(crate) timing: Vec<PathBuf>,
     /// IDs only
     #[arg(short, long, conflicts_with = "build")]
     pub(crate) quiet: bool,

@@ -123,7 +123,7 @@ fn summary(result: &BuildResult, took: std::time::Duration) -> String {
 }
 
 /// A file that appears whole or not at all.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), anyhow::Error> {
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), anyhow::Error> {
     let write = || {
         // a device or a pipe, such as /dev/stdout, is written to and not replaced
         if path.exists() && !path.is_file() {

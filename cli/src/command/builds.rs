@@ -3,13 +3,15 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use bricklayer::{BuildOutcome, BuildRecord, TaskRecord, TaskState, WorkKind};
+use bricklayer::{BuildOutcome, BuildRecord, TaskRecord, TaskState, TimingFile, TimingForm, WorkKind};
 use serde_json::Value;
 
 use super::args::{BuildsArgs, Format, Global};
+use super::build::write_file;
 use super::display::{bytes, one_line};
 use super::environment::Environment;
 use super::errors::Failure;
+use super::flags::timing;
 use super::images::open;
 use super::print;
 use super::table::{Table, age_of};
@@ -21,8 +23,19 @@ pub(crate) fn builds(args: &BuildsArgs, global: &Global, environment: &Environme
     let look = Look { now: SystemTime::now(), colours: environment.stdout_colours() };
     let text = match &args.build {
         Some(build) => {
+            let files = args.timing.iter().map(|path| timing(path, environment));
+            let files = files.collect::<Result<Vec<TimingFile>, Usage>>()?;
             let record = builder.find_build(build)?;
+            for file in &files {
+                let text = match file.form {
+                    TimingForm::Html => record.timing_html(),
+                    TimingForm::Trace => record.timing_trace(),
+                };
+                write_file(&file.path, text.as_bytes())?;
+            }
             match args.format {
+                // the files are what was asked for
+                Format::Table if !files.is_empty() => String::new(),
                 Format::Json => json(&record)? + "\n",
                 Format::Table => look.one(&record, environment),
             }

@@ -33,6 +33,9 @@ pub(crate) async fn explain(
             .hint("--format json has the steps; `bricklayer build --graph` has how they went")
             .into());
     }
+    if !build.timing.is_empty() {
+        return Err(Usage::new("--timing: nothing runs that would take time").into());
+    }
     let Asked { request, insecure, .. } = request(build, environment)?;
     // what is fetched and hashed meanwhile is shown to those who ask for it; the answer is what matters
     let progress = match (build.progress, build.quiet) {

@@ -9,7 +9,7 @@ use bricklayer::frontend::Entitlement;
 use bricklayer::op::Network;
 use bricklayer::{
     BuildRequest, Context, DockerfileSource, GraphFile, GraphForm, NamedContextSource, Platform, PullPolicy,
-    Reader, Secret, SshAgent,
+    Reader, Secret, SshAgent, TimingFile, TimingForm,
 };
 
 use super::args::BuildArgs;
@@ -94,6 +94,7 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
             jobs => jobs,
         },
         graph: args.graph.as_deref().map(|path| graph(path, environment)).transpose()?,
+        timing: args.timing.iter().map(|path| timing(path, environment)).collect::<Result<_, _>>()?,
         cache_limit: cache_limit(args.cache_limit.as_deref(), environment)?,
     };
     Ok(Asked { request, insecure, stdout_taken })
@@ -118,19 +119,35 @@ fn graph(typed: &Path, environment: &Environment) -> Result<GraphFile, Usage> {
                 .hint("a name that ends in .dot, .json or .svg"));
         }
     };
+    Ok(GraphFile { path: in_directory("--graph", typed, environment)?, form })
+}
+
+/// A file for where the time went; its name says the form.
+pub(crate) fn timing(typed: &Path, environment: &Environment) -> Result<TimingFile, Usage> {
+    let form = match typed.extension().and_then(|extension| extension.to_str()) {
+        Some("html" | "htm") => TimingForm::Html,
+        Some("json") => TimingForm::Trace,
+        _ => {
+            return Err(Usage::new(format!(
+                "--timing `{}`: the name does not say the form",
+                typed.display()
+            ))
+            .hint("a name that ends in .html or .json"));
+        }
+    };
+    Ok(TimingFile { path: in_directory("--timing", typed, environment)?, form })
+}
+
+/// The path of a file that is written after the build. That its directory is missing is said now.
+fn in_directory(flag: &str, typed: &Path, environment: &Environment) -> Result<PathBuf, Usage> {
     let path = environment.path(typed);
-    // said now, not after the build
     if let Some(directory) = path.parent()
         && !directory.is_dir()
     {
-        let shown = environment.shown(directory);
-        return Err(Usage::new(format!(
-            "--graph `{}`: `{}` is not a directory",
-            typed.display(),
-            shown.display()
-        )));
+        let (typed, shown) = (typed.display(), environment.shown(directory));
+        return Err(Usage::new(format!("{flag} `{typed}`: `{}` is not a directory", shown.display())));
     }
-    Ok(GraphFile { path, form })
+    Ok(path)
 }
 
 /// Flags that Docker has and this builder has not: said, never ignored. What asks for the way it is anyway passes.

@@ -16,6 +16,7 @@ mod read;
 mod recorder;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -6,7 +6,7 @@
 //! do pays for a handful of system calls.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -219,8 +219,7 @@ impl Details {
             let vertex = graph.vertex(VertexId(id));
             task.op = Some(bricklayer_solver::explain::kind(&vertex.op).to_owned());
             task.stage.clone_from(&vertex.info.stage);
-            task.inputs =
-                vertex.inputs.iter().filter_map(|input| numbers.get(&input.vertex.0).copied()).collect();
+            task.inputs = seen_inputs(graph, VertexId(id), &numbers);
             if numbers.get(&id) != Some(&task.number) {
                 continue;
             }
@@ -244,6 +243,23 @@ impl Details {
             (counted().count(), counted().filter(|task| task.state == TaskState::Cached).count());
         (record.steps, record.cached) = (steps, cached);
     }
+}
+
+/// The tasks that a step needs. In place of an input that people do not see, those that it needs.
+fn seen_inputs(graph: &Graph, id: VertexId, numbers: &HashMap<u32, u64>) -> Vec<u64> {
+    let mut found = BTreeSet::new();
+    let mut looked_at = HashSet::new();
+    let mut todo = vec![id];
+    while let Some(id) = todo.pop() {
+        for input in &graph.vertex(id).inputs {
+            match numbers.get(&input.vertex.0) {
+                Some(number) => drop(found.insert(*number)),
+                None if looked_at.insert(input.vertex) => todo.push(input.vertex),
+                None => {}
+            }
+        }
+    }
+    found.into_iter().collect()
 }
 
 impl State {

@@ -118,3 +118,41 @@ fn builds_that_run_are_followed_and_killed_ones_are_told_as_such() {
     assert!(fs::read_dir(bench.store().join("builds")).unwrap().next().is_none());
     assert_eq!(bench.run(&["logs"]).code, Some(1));
 }
+
+#[test]
+fn where_the_time_went_is_written_during_a_build_and_after_it() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base AS one\nRUN sleep 0.2 && echo '</a><script>x</script>'\nFROM base\n\
+        COPY --from=one /etc /etc2\nRUN exit 5\nRUN echo never\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    let context = context.to_str().unwrap();
+    let failed = bench.build(&["--timing", "page.html", "--timing", "trace.json", context]);
+    assert_eq!(failed.code, Some(1), "{}", failed.text);
+    let (page, trace) = (bench.path("page.html"), bench.path("trace.json"));
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("failed (5)") && html.contains("&lt;script&gt;x&lt;/script&gt;"), "{html}");
+    assert!(!html.contains("<script") && html.contains("RUN echo never"), "{html}");
+    let events = json(&fs::read_to_string(&trace).unwrap())["traceEvents"].as_array().unwrap().clone();
+    let slept = events
+        .iter()
+        .find(|event| event["ph"] == "X" && event["name"].as_str().unwrap().contains("sleep 0.2"));
+    assert!(slept.unwrap()["dur"].as_u64().unwrap() >= 200_000, "{slept:?}");
+    // the path is there, and ends with the step that failed
+    let path: Vec<_> = events.iter().filter(|event| event["ph"] == "X" && event["tid"] == 1).collect();
+    assert!(path.last().unwrap()["name"].as_str().unwrap().contains("RUN exit 5"), "{path:?}");
+
+    fs::remove_file(&page).unwrap();
+    bench.run(&["builds", "latest", "--timing", "page.html"]).fine();
+    assert_eq!(fs::read_to_string(&page).unwrap(), html, "the record has all of it");
+
+    for (args, expected) in [
+        (vec!["build", "--timing", "t.txt", context], "a name that ends in .html or .json"),
+        (vec!["build", "--timing", "no/such/t.html", context], "`no/such` is not a directory"),
+        (vec!["explain", "--timing", "t.html", context], "nothing runs"),
+        (vec!["builds", "--timing", "t.html"], "<BUILD"),
+    ] {
+        let wrong = bench.run(&args);
+        assert_eq!(wrong.code, Some(2), "{}", wrong.text);
+        assert!(wrong.text.contains(expected), "{}", wrong.text);
+    }
+}
