@@ -74,7 +74,7 @@ pub enum StepError {
     #[error("cancelled")]
     Cancelled,
     /// The command of a RUN failed.
-    #[error("process `{command}` did not complete successfully: {status}")]
+    #[error("{}", exit_text(command, status))]
     Exit {
         /// The command as written.
         command: String,
@@ -102,6 +102,14 @@ pub enum StepError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+}
+
+/// A command that something killed has not ended by itself, successfully or not.
+fn exit_text(command: &str, status: &str) -> String {
+    match status.strip_prefix("killed: ") {
+        Some(reason) => format!("RUN {command} was killed: {reason}"),
+        None => format!("process `{command}` did not complete successfully: {status}"),
+    }
 }
 
 impl StepError {

@@ -14,7 +14,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::OnceCell;
 
 use crate::context::ContextSet;
-use crate::network::Hold;
+use crate::sandbox::Hold;
 use crate::settings::WorkerSettings;
 use crate::views::Views;
 
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) views: Views,
     pub(crate) contexts: ContextSet,
     told: Mutex<HashSet<String>>,
-    _networks: Hold,
+    _hold: Hold,
 }
 
 impl LocalWorker {
@@ -48,7 +48,7 @@ impl LocalWorker {
             settings,
             contexts,
             told: Mutex::default(),
-            _networks: Hold::new(),
+            _hold: Hold::new(),
         };
         Self { shared: Arc::new(shared), registry, images_restored: Arc::default() }
     }

@@ -55,6 +55,41 @@ fn a_killed_build_leaves_no_process_and_no_mount_and_the_next_one_succeeds() {
     }
 }
 
+/// Directories of this name in the hierarchies of control groups.
+fn groups_named(name: &str) -> Vec<std::path::PathBuf> {
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
+    hierarchies.chain([root.to_owned()]).map(|path| path.join(name)).filter(|path| path.exists()).collect()
+}
+
+#[test]
+fn no_control_group_stays_not_even_after_a_kill() {
+    let bench = Bench::new();
+    let word = format!("e2e-groups-{}", std::process::id());
+    let dockerfile = format!("FROM base\nRUN echo {word}; sleep 600; echo {word}\n");
+    let context = bench.context("context", &[("Dockerfile", &dockerfile)]);
+    let context = context.to_str().unwrap();
+    let flags = ["--cgroup-parent", &word, "--memory", "64m", "--pids-limit", "100", "--cpu-shares", "512"];
+    let build = bench.start_build(&[&flags[..], &[context]].concat());
+    wait_for("the command runs", || processes_with(&word).iter().any(|line| line.contains("sleep 600")));
+    assert!(!groups_named(&word).is_empty());
+    kill(build);
+    wait_for("its processes are gone", || processes_with(&word).is_empty());
+    let quick = bench.context("quick", &[("Dockerfile", "FROM base\nRUN true\n")]);
+    bench.build(&[&flags[..], &[quick.to_str().unwrap()]].concat()).fine();
+    assert_eq!(groups_named(&word), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn a_command_that_needs_too_much_memory_is_named() {
+    let bench = Bench::new();
+    let context =
+        bench.context("context", &[("Dockerfile", "FROM base\nRUN head -c 200m /dev/zero | tail\n")]);
+    let printed = bench.build(&["--memory", "32m", "--memory-swap", "32m", context.to_str().unwrap()]);
+    let line = "RUN head -c 200m /dev/zero | tail was killed: out of memory at 32 MiB";
+    assert!(!printed.ok && printed.text.contains(line), "{}", printed.text);
+}
+
 #[test]
 fn a_build_that_is_interrupted_stops_its_command() {
     let bench = Bench::new();

@@ -19,4 +19,4 @@ mod packets;
 pub(crate) mod private;
 pub(crate) mod resolver;
 
-pub use private::Hold;
+pub(crate) use private::Hold;

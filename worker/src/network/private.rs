@@ -89,12 +89,11 @@ impl Private {
 /// As long as one of these lives, what private networks have in common stays for the next command: addresses, rules, and
 /// a namespace that is ready. With the last one it goes, and rules that were made in the host's own chains are removed.
 #[derive(Debug)]
-pub struct Hold(());
+pub(crate) struct Hold(());
 
 impl Hold {
     /// Makes nothing yet: that is for the first command that needs it.
-    #[expect(clippy::new_without_default, reason = "it counts")]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         state().holders += 1;
         Self(())
     }

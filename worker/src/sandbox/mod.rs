@@ -186,6 +186,23 @@ impl Exit {
     }
 }
 
+/// As long as one of these lives, what commands have in common stays for the next one: a private network that is ready, the
+/// rules for all of them, directories for control groups. It goes with the last one. Worth having where several commands run
+/// one after another; nothing is made before the first one.
+#[derive(Debug)]
+pub struct Hold {
+    _networks: crate::network::Hold,
+    _groups: cgroup::Hold,
+}
+
+impl Hold {
+    /// Holds what is there.
+    #[expect(clippy::new_without_default, reason = "it counts")]
+    pub fn new() -> Self {
+        Self { _networks: crate::network::Hold::new(), _groups: cgroup::Hold::new() }
+    }
+}
+
 /// Runs a command and waits for its end. Blocks; to be called on a thread that may block.
 ///
 /// `output` gets what the command writes, as it comes, in pieces of any size, on the calling thread. When `cancel` is
@@ -198,6 +215,6 @@ pub fn run(
     if cancel.is_cancelled() {
         return Err(SandboxError::Cancelled);
     }
-    let _network = crate::network::Hold::new();
+    let _hold = Hold::new();
     launch::launch(command)?.follow(output, cancel)
 }

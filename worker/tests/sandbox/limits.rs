@@ -36,6 +36,42 @@ fn a_command_that_uses_too_much_memory_is_killed_and_it_is_said() {
     assert_eq!(output(command), "10485760\n");
 }
 
+/// What a file of the running command's own group says, whichever version has it.
+fn while_it_runs(
+    mut command: bricklayer_worker::sandbox::Command,
+    parent: &str,
+    names: &[&str],
+) -> Vec<String> {
+    command.cgroup_parent = Some(parent.to_owned());
+    let found = std::sync::Mutex::new(Vec::new());
+    let look = |_, _: &[u8]| {
+        let roots =
+            fs::read_dir("/sys/fs/cgroup").expect("control groups").flatten().map(|entry| entry.path());
+        for root in roots.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            for group in fs::read_dir(root.join(parent)).into_iter().flatten().flatten() {
+                let read = names.iter().filter_map(|name| fs::read_to_string(group.path().join(name)).ok());
+                found.lock().expect("lock").extend(read.map(|text| text.trim().to_owned()));
+            }
+        }
+    };
+    let exit = bricklayer_worker::sandbox::run(command, &look, &tokio_util::sync::CancellationToken::new());
+    assert!(exit.expect("run").success());
+    found.into_inner().expect("lock")
+}
+
+#[test]
+fn memory_and_swap_are_limited_together() {
+    let root = Root::new();
+    let parent = format!("bricklayer-test-swap-{}", std::process::id());
+    let mut command = root.shell("echo running");
+    command.limits.memory = Some(32 << 20);
+    command.limits.memory_swap = Some(48 << 20);
+    // Version 1 knows the sum, version 2 swap alone.
+    let names = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max", "memory.swap.max"];
+    let found = while_it_runs(command, &parent, &names);
+    assert!(found == ["33554432", "50331648"] || found == ["33554432", "16777216"], "{found:?}");
+}
+
 #[test]
 fn processes_are_counted() {
     let root = Root::new();
