@@ -434,7 +434,9 @@ fn base_settings(request: &BuildRequest, pins: Pins) -> WorkerSettings {
         images: Vec::new(),
         secrets: request.secrets.iter().map(|s| (s.id.clone(), s.value.clone())).collect(),
         ssh: request.ssh.iter().map(|s| (s.id.clone(), s.socket.clone())).collect(),
-        allow_host_network: request.entitlements.contains(&Entitlement::NetworkHost),
+        // who chooses it for all RUNs allows it
+        allow_host_network: request.network == bricklayer_solver::op::Network::Host
+            || request.entitlements.contains(&Entitlement::NetworkHost),
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         proxy: request.proxy.clone(),
         source_date_epoch: None,

@@ -183,3 +183,78 @@ fn a_kernel_that_makes_no_user_namespace_is_told_about() {
     assert!(refused.text.contains("cannot make a user namespace"), "{}", refused.text);
     assert!(refused.text.contains("sysctl -w user.max_user_namespaces"), "{}", refused.text);
 }
+
+/// What makes a network of its own the host's: a way out that leads nowhere, a web server beyond it and one on loopback,
+/// and a name server on loopback. Then the words that follow are run.
+const HOST: &str = r#"
+ip link set lo up && ip addr add 198.51.100.7/32 dev lo
+ip link add out0 type veth peer name out1 && ip link set out0 up && ip link set out1 up && ip addr add 203.0.113.2/24 dev out0
+ip route add default via 203.0.113.1
+mkdir -p web && echo found > web/page
+echo 'nameserver 127.0.0.53' > resolv.conf && mount --bind resolv.conf /etc/resolv.conf
+busybox httpd -f -p 198.51.100.7:8080 -h web & servers=$!
+busybox httpd -f -p 127.0.0.1:8081 -h web & servers="$servers $!"
+python3 -c '
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.53", 53))
+while True:
+    question, asker = server.recvfrom(512)
+    end = question.index(b"\0", 12) + 5
+    is_a = question[end - 4 : end - 2] == b"\0\1"
+    answer = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\xc6\x33\x64\x07" if is_a else b""
+    head = question[:2] + b"\x81\x80\0\1\0" + bytes([is_a]) + b"\0\0\0\0"
+    server.sendto(head + question[12:end] + answer, asker)
+' & servers="$servers $!"
+"$@"; code=$?
+kill $servers
+exit $code
+"#;
+
+/// Needs Debian's passt, iproute2 and python3.
+#[test]
+fn pasta_is_the_way_out_and_the_host_is_out_of_reach() {
+    assert!(Path::new("/usr/bin/pasta").exists(), "pasta is missing: apt-get install passt");
+    let person = Person::new("mapped");
+    let dockerfile = "FROM base\nRUN busybox nslookup web.test && wget -qO- http://web.test:8080/page\n\
+                      RUN wget -qO- http://127.0.0.1:8081/page 2>&1 || echo out of reach\n\
+                      RUN --network=none ip route && echo no route\n";
+    person.bench.context("context", &[("Dockerfile", dockerfile)]);
+    // around the script that makes somebody an ordinary user
+    let inner = person.command(&["./bricklayer", "build", "--progress", "plain", "context"]);
+    let mut outer = Command::new("unshare");
+    outer.args(["--net", "--mount", "sh", "-c", HOST, "sh"]).arg(inner.get_program()).args(inner.get_args());
+    let built: Printed = outer.current_dir(person.bench.dir.path()).output().unwrap().into();
+    assert!(built.ok, "{}", built.text);
+    for line in [" found\n", " out of reach\n", " no route\n"] {
+        assert!(built.text.contains(line), "{line}: {}", built.text);
+    }
+    assert!(!built.text.contains("warning"), "{}", built.text);
+}
+
+#[test]
+fn without_pasta_the_network_has_to_be_chosen() {
+    let person = Person::new("mapped");
+    person.bench.context("context", &[("Dockerfile", "FROM base\nRUN wc -l < /proc/net/dev\n")]);
+    let build = |choice: &[&str]| -> Printed {
+        let build = [&["./bricklayer", "build", "--progress", "plain", "context"], choice].concat();
+        let inner = person.command(&build);
+        let mut outer = Command::new("unshare");
+        let script = "! [ -e /usr/bin/pasta ] || mount --bind /dev/null /usr/bin/pasta; exec \"$@\"";
+        outer.args(["--mount", "sh", "-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+        outer.output().unwrap().into()
+    };
+    let refused = build(&[]);
+    assert_eq!(refused.code, Some(1), "{}", refused.text);
+    for text in
+        ["`pasta`, which is not installed", "apt-get install passt", "--network=host", "--network=none"]
+    {
+        assert!(refused.text.contains(text), "{text}: {}", refused.text);
+    }
+    // two lines of headings, and loopback
+    let none = build(&["--network=none"]);
+    assert!(none.ok && none.text.contains(" 3\n"), "{}", none.text);
+    let host = build(&["--network=host", "--no-cache"]);
+    let lines = fs::read_to_string("/proc/net/dev").unwrap().lines().count();
+    assert!(host.ok && host.text.contains(&format!(" {lines}\n")), "{}", host.text);
+}

@@ -8,6 +8,7 @@
 //! - `forwarding`: the host's settings for passing packets on
 //! - `resolver`: a name server for it, where the host's can't be reached
 //! - `netlink`: how the kernel is told
+//! - `uplink`: the way out of an ordinary user, whose process may not touch the host's network
 
 mod addresses;
 mod foreign;
@@ -18,5 +19,7 @@ pub(crate) mod netlink;
 mod packets;
 pub(crate) mod private;
 pub(crate) mod resolver;
+mod uplink;
 
 pub(crate) use private::Hold;
+pub(crate) use uplink::NoUplink;

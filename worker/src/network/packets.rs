@@ -40,8 +40,11 @@ const APPEND: u16 = 0x800;
 /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
 pub(super) const IPV4: u8 = 2;
 pub(super) const IPV6: u8 = 10;
+/// `NFPROTO_INET`.
+const BOTH: u8 = 1;
 const OWNER: u32 = 2;
 
+const HOOK_INPUT: u32 = 1;
 pub(super) const HOOK_FORWARD: u32 = 2;
 const HOOK_POSTROUTING: u32 = 4;
 const PRIORITY_SOURCE_NAT: i32 = 100;
@@ -56,8 +59,10 @@ pub(super) const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 pub(super) const DROP: u32 = 0;
 pub(super) const ACCEPT: u32 = 1;
-/// `NF_CT_STATE_INVALID_BIT | NF_CT_STATE_BIT(IP_CT_NEW)`.
-const INVALID_OR_NEW: u32 = 1 | 8;
+/// `NF_CT_STATE_INVALID_BIT`.
+const INVALID: u32 = 1;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
+const NEW: u32 = 8;
 
 /// `struct nfgenmsg`.
 pub(super) fn head(family: u8, resource: u16) -> [u8; 4] {
@@ -210,14 +215,7 @@ pub(super) fn translate(socket: &mut Socket, name: &str, pool: &Pool, prefix: &s
     table.rule("forward", |rule| {
         interface(rule, META_IN_NAME, NOT_EQUAL, prefix);
         interface(rule, META_OUT_NAME, EQUAL, prefix);
-        expression(rule, "ct", |ct| {
-            const STATE: u32 = 0;
-            word(ct, 1, REGISTER);
-            word(ct, 2, STATE);
-        });
-        and(rule, &INVALID_OR_NEW.to_ne_bytes());
-        compare(rule, NOT_EQUAL, &[0; 4]);
-        verdict(rule, DROP);
+        drop_in_state(rule, INVALID | NEW);
     });
     for chain in ["forward", "passed"] {
         table.rule(chain, |rule| {
@@ -225,6 +223,31 @@ pub(super) fn translate(socket: &mut Socket, name: &str, pool: &Pool, prefix: &s
             counter(rule);
         });
     }
+    transaction(socket, table.messages)
+}
+
+/// Drops packets that are to a connection what `states` says.
+fn drop_in_state(rule: &mut Message, states: u32) {
+    expression(rule, "ct", |ct| {
+        const STATE: u32 = 0;
+        word(ct, 1, REGISTER);
+        word(ct, 2, STATE);
+    });
+    and(rule, &states.to_ne_bytes());
+    compare(rule, NOT_EQUAL, &[0; 4]);
+    verdict(rule, DROP);
+}
+
+/// Keeps a network namespace from answering what belongs to no connection. Holds as long as the socket is open. Some
+/// versions of pasta send segments without any flag, which are taken for the namespace's own, and it would reset the
+/// connection that it only passes on.
+pub(super) fn ignore_invalid(socket: &mut Socket, name: &str) -> io::Result<()> {
+    let mut new_table = Message::new(NEW_TABLE, REQUEST | ACK | CREATE | EXCLUSIVE, &head(BOTH, 0));
+    new_table.string(1, name);
+    word(&mut new_table, 2, OWNER);
+    let mut table = Table { family: BOTH, name, messages: vec![(new_table, true)] };
+    table.chain("input", "filter", HOOK_INPUT, PRIORITY_FIRST);
+    table.rule("input", |rule| drop_in_state(rule, INVALID));
     transaction(socket, table.messages)
 }
 

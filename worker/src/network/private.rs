@@ -37,6 +37,7 @@ use super::foreign::{self, Chain};
 use super::names::{NameServer, Resolution, name_servers};
 use super::netlink::{Socket, loopback_up};
 use super::resolver::{Listening, Resolver, address_of};
+use super::uplink::{NoUplink, Uplink};
 use super::{forwarding, link, packets};
 
 /// A network namespace that is ready.
@@ -104,10 +105,13 @@ impl Drop for Hold {
         let mut state = state();
         state.holders -= 1;
         let ended = if state.holders == 0 { std::mem::take(&mut state.shared) } else { HashMap::new() };
+        let uplink = if state.holders == 0 { state.uplink.take() } else { None };
         drop(state);
         for shared in ended.into_values().flatten() {
             shared.end();
         }
+        // After the networks that lead there.
+        drop(uplink);
     }
 }
 
@@ -116,6 +120,8 @@ impl Drop for Hold {
 #[derive(Default)]
 struct State {
     holders: usize,
+    /// Where an ordinary user's networks lead to.
+    uplink: Option<Result<Arc<Uplink>, NoUplink>>,
     shared: HashMap<(u64, u64), Result<Arc<Shared>, String>>,
 }
 
@@ -124,9 +130,37 @@ fn state() -> MutexGuard<'static, State> {
     STATE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Why there is no private network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NoNetwork {
+    /// What the kernel refused.
+    Refused(String),
+    /// An ordinary user has no way out.
+    NoUplink(NoUplink),
+}
+
+/// A private network that leads to the network namespace of the calling thread, or, where that is not ours to change, to
+/// one of our own that has a way out of it. The caller has a [`Hold`].
+pub(crate) fn private() -> Result<Private, NoNetwork> {
+    match private_here() {
+        Err(_) if bricklayer_cache::root::ids::in_user_namespace() => {}
+        result => return result.map_err(NoNetwork::Refused),
+    }
+    // Others wait meanwhile: there is one for all.
+    let uplink = state().uplink.get_or_insert_with(Uplink::start).clone().map_err(NoNetwork::NoUplink)?;
+    let panicked = |_| Err("the thread that makes the network panicked".to_owned());
+    std::thread::scope(|scope| {
+        let make = || {
+            enter_network(uplink.namespace()).map_err(|error| error.to_string())?;
+            private_here()
+        };
+        scope.spawn(make).join().unwrap_or_else(panicked)
+    })
+    .map_err(NoNetwork::Refused)
+}
+
 /// A private network that leads to the network namespace of the calling thread; the error says what the kernel refused.
-/// The caller has a [`Hold`].
-pub(crate) fn private() -> Result<Private, String> {
+fn private_here() -> Result<Private, String> {
     let told = |(step, error): Failure| format!("{step}: {error}");
     let here = rustix::fs::stat("/proc/thread-self/ns/net").map_err(|error| error.to_string())?;
     let shared = state()

@@ -36,6 +36,14 @@ pub enum SandboxError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// There is no private network, and the host's was not asked for.
+    #[error("no network for the command: {reason}")]
+    Network {
+        /// What failed.
+        reason: String,
+        /// What the user can do.
+        hint: String,
+    },
     /// A limit that was asked for can't be set.
     #[error("{what} can't be limited")]
     Limit {
@@ -60,7 +68,7 @@ impl SandboxError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Limit { hint, .. } => Some(hint.clone()),
+            Self::Limit { hint, .. } | Self::Network { hint, .. } => Some(hint.clone()),
             Self::Setup { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("namespaces and mounts need root, or a user namespace".to_owned())
             }

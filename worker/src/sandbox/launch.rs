@@ -22,7 +22,8 @@ use super::socket::Forwarding;
 use super::stdio::Terminal;
 use super::stub::Stubs;
 use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs, seccomp};
-use crate::network::private::{Private, private};
+use crate::network::NoUplink;
+use crate::network::private::{NoNetwork, Private, private};
 use crate::network::resolver::Resolver;
 use crate::network::{names, netlink};
 
@@ -238,7 +239,10 @@ impl Inside<'_> {
         let mut network = match command.network {
             Network::Default => match private() {
                 Ok(network) => Some(network),
-                Err(reason) => {
+                Err(NoNetwork::NoUplink(NoUplink { reason, hint })) => {
+                    return Err(SandboxError::Network { reason, hint });
+                }
+                Err(NoNetwork::Refused(reason)) => {
                     notes.push(format!(
                         "RUN uses the host's network: no private one could be made ({reason})"
                     ));

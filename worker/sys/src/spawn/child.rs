@@ -1,10 +1,10 @@
 //! What pid 1 does until it becomes the command: system calls only, in an order that matters.
 
-use std::ffi::CStr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::raw::{self, Result};
-use super::{MESSAGE_FAILED, Message, Plan, Stage};
+use super::{Helper, MESSAGE_FAILED, Message, Plan, Stage, Strings};
 
 /// How many interpreters of scripts lead to a program (the kernel stops earlier).
 const MAX_INTERPRETERS: usize = 6;
@@ -17,9 +17,32 @@ pub(super) fn run(plan: &Plan<'_>, status: RawFd) -> ! {
     // Above standard input, output and error, which are replaced below.
     let status = raw::duplicate_above(status, 3).unwrap_or(status);
     let (stage, error) = match prepare(plan) {
-        Ok(()) => execute(plan),
+        Ok(()) => execute(plan.candidates, plan.arguments, plan.environment),
         Err(failure) => failure,
     };
+    failed(status, stage, error)
+}
+
+/// Becomes a helper, or reports why not and ends.
+pub(super) fn run_helper(helper: &Helper<'_>, status: RawFd) -> ! {
+    let status = raw::duplicate_above(status, 3).unwrap_or(status);
+    let prepared = (|| {
+        raw::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize)?;
+        raw::default_signals();
+        raw::set_session()?;
+        raw::set_umask(0o77);
+        stdio(&helper.stdio)?;
+        raw::block_signals(false);
+        Ok(())
+    })();
+    let (stage, error) = match prepared {
+        Ok(()) => execute(helper.candidates, helper.arguments, helper.environment),
+        Err(error) => (Stage::Session, error),
+    };
+    failed(status, stage, error)
+}
+
+fn failed(status: RawFd, stage: Stage, error: i32) -> ! {
     let message = Message { kind: MESSAGE_FAILED, what: stage as u32, value: error, ..Message::default() };
     raw::send(status, &message);
     raw::exit(127)
@@ -45,7 +68,7 @@ fn prepare(plan: &Plan<'_>) -> std::result::Result<(), (Stage, i32)> {
     mount_groups(plan).map_err(at(Stage::MountGroups))?;
     raw::change_dir(plan.root.as_raw_fd()).map_err(at(Stage::PivotRoot))?;
     raw::pivot_root_here().map_err(at(Stage::PivotRoot))?;
-    stdio(plan).map_err(at(Stage::Stdio))?;
+    stdio(&plan.stdio).map_err(at(Stage::Stdio))?;
     if plan.terminal {
         raw::take_terminal().map_err(at(Stage::Terminal))?;
     }
@@ -119,9 +142,9 @@ fn mount_groups(plan: &Plan<'_>) -> Result<()> {
     if plan.group_mount_optional { Ok(()) } else { mounted }
 }
 
-fn stdio(plan: &Plan<'_>) -> Result<()> {
+fn stdio(stdio: &[BorrowedFd<'_>; 3]) -> Result<()> {
     // First above the numbers that they are to get, so that none overwrites another.
-    let copies = plan.stdio.map(|fd| raw::duplicate_above(fd.as_raw_fd(), 3));
+    let copies = stdio.map(|fd| raw::duplicate_above(fd.as_raw_fd(), 3));
     for (copy, number) in copies.into_iter().zip(0..) {
         raw::duplicate(copy?, number)?;
     }
@@ -180,10 +203,10 @@ fn credentials(plan: &Plan<'_>) -> std::result::Result<(), (Stage, i32)> {
 
 /// Tries the candidates as a shell does: the first that can be executed; if none, the first error that is not
 /// "there is no such file".
-fn execute(plan: &Plan<'_>) -> (Stage, i32) {
+fn execute(candidates: &[CString], arguments: &Strings, environment: &Strings) -> (Stage, i32) {
     let mut failure = (Stage::Exec, libc::ENOENT);
-    for program in plan.candidates {
-        let this = (Stage::Exec, raw::execute(program, plan.arguments, plan.environment));
+    for program in candidates {
+        let this = (Stage::Exec, raw::execute(program, arguments, environment));
         if !matches!(this.1, libc::ENOENT | libc::ENOTDIR)
             && matches!(failure.1, libc::ENOENT | libc::ENOTDIR)
         {

@@ -334,6 +334,32 @@ pub fn spawn(plan: &Plan<'_>) -> io::Result<Child> {
     use rustix::pipe::{PipeFlags, pipe_with};
     let (life_end, life) = pipe_with(PipeFlags::CLOEXEC)?;
     let (status, status_end) = pipe_with(PipeFlags::CLOEXEC)?;
-    let supervisor = supervisor::start(plan, &life_end, &status_end)?;
+    let group = plan.group.map(|group| group.as_raw_fd());
+    let pid_one = |status| child::run(plan, status);
+    let supervisor = supervisor::start(&pid_one, group, &life_end, &status_end)?;
+    Ok(Child { life: Some(life), status, supervisor, reaped: false })
+}
+
+/// A program of the host that works for the builder, and must not outlive it.
+#[derive(Debug)]
+pub struct Helper<'a> {
+    /// Where the program may lie, tried in this order.
+    pub candidates: &'a [CString],
+    /// Its arguments, from its name on.
+    pub arguments: &'a Strings,
+    /// Its environment.
+    pub environment: &'a Strings,
+    /// Its standard input, output and error.
+    pub stdio: [BorrowedFd<'a>; 3],
+}
+
+/// Starts a program in a pid namespace of its own, and in the other namespaces of the calling thread. Like a command it
+/// ends when its [`Child`] is dropped, or when we end, however that happens.
+pub fn start_helper(helper: &Helper<'_>) -> io::Result<Child> {
+    use rustix::pipe::{PipeFlags, pipe_with};
+    let (life_end, life) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (status, status_end) = pipe_with(PipeFlags::CLOEXEC)?;
+    let pid_one = |status| child::run_helper(helper, status);
+    let supervisor = supervisor::start(&pid_one, None, &life_end, &status_end)?;
     Ok(Child { life: Some(life), status, supervisor, reaped: false })
 }

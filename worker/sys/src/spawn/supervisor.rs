@@ -1,20 +1,29 @@
 //! The process between the builder and pid 1.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::raw;
-use super::{MESSAGE_ENDED, MESSAGE_FAILED, Message, Plan, Stage, child};
+use super::{MESSAGE_ENDED, MESSAGE_FAILED, Message, Stage};
 
-/// Starts the supervisor, which starts pid 1; gives its pidfd.
-pub(super) fn start(plan: &Plan<'_>, life: &OwnedFd, status: &OwnedFd) -> io::Result<OwnedFd> {
+/// What pid 1 does; it is given the status pipe, and does not return. System calls only.
+pub(super) type PidOne<'a> = dyn Fn(RawFd) -> Infallible + 'a;
+
+/// Starts the supervisor, which starts pid 1 in a control group; gives the supervisor's pidfd.
+pub(super) fn start(
+    pid_one: &PidOne<'_>,
+    group: Option<RawFd>,
+    life: &OwnedFd,
+    status: &OwnedFd,
+) -> io::Result<OwnedFd> {
     let (life, status) = (life.as_raw_fd(), status.as_raw_fd());
     let before = rustix_signals_blocked();
     raw::block_signals(true);
     // Exit signal 0: the end of the supervisor is nobody's business but ours, who ask by pidfd.
     let result = raw::clone_process(0, 0, None);
     match result {
-        Ok(None) => supervise(plan, life, status),
+        Ok(None) => supervise(pid_one, group, life, status),
         Ok(Some(pidfd)) => {
             before.restore();
             Ok(pidfd)
@@ -47,7 +56,7 @@ impl Blocked {
 }
 
 /// Runs in the supervisor: system calls only from here on.
-fn supervise(plan: &Plan<'_>, life: RawFd, status: RawFd) -> ! {
+fn supervise(pid_one: &PidOne<'_>, group: Option<RawFd>, life: RawFd, status: RawFd) -> ! {
     let failed = |error: i32| -> ! {
         let message = Message {
             kind: MESSAGE_FAILED,
@@ -61,9 +70,8 @@ fn supervise(plan: &Plan<'_>, life: RawFd, status: RawFd) -> ! {
     // Out of the builder's process group: Ctrl-C at a terminal is the builder's to handle.
     let _ = raw::set_session();
     let _ = raw::prctl(libc::PR_SET_NAME, c"bricklayer-run".as_ptr() as usize);
-    let group = plan.group.map(|group| group.as_raw_fd());
     let pid_one = match raw::clone_process(libc::CLONE_NEWPID as u64, libc::SIGCHLD, group) {
-        Ok(None) => child::run(plan, status),
+        Ok(None) => match pid_one(status) {},
         Ok(Some(pidfd)) => pidfd.into_raw_fd(),
         Err(error) => failed(error),
     };
