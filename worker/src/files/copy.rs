@@ -25,10 +25,11 @@ use bricklayer_solver::mode::SymbolicMode;
 use bricklayer_solver::pattern::clean;
 use rustix::fs::{AtFlags, FileType, Gid, Uid};
 
-use super::content::{as_copied, copied_xattrs, hard_links, keep_copied};
+use super::content::{as_copied, copied_xattrs, hard_links};
+use super::place::{self, Placed};
 use super::select::Item;
 use super::tree::{Entry, SourceTree};
-use super::{FilesError, data};
+use super::FilesError;
 use crate::context::index;
 
 /// What the files of a copy become.
@@ -53,11 +54,11 @@ pub(crate) enum ModeChange {
 }
 
 impl Attributes {
-    fn owner(&self, metadata: &Metadata) -> (u32, u32) {
+    pub(super) fn owner(&self, metadata: &Metadata) -> (u32, u32) {
         self.owner.unwrap_or((metadata.uid, metadata.gid))
     }
 
-    fn mode(&self, metadata: &Metadata) -> u32 {
+    pub(super) fn mode(&self, metadata: &Metadata) -> u32 {
         match &self.mode {
             ModeChange::Keep => metadata.mode,
             ModeChange::Bits(bits) => *bits,
@@ -121,7 +122,7 @@ impl<'a> Writer<'a> {
         let into = dest.ends_with('/') || dest.ends_with("/.");
         let target = self.real(Path::new(&*clean(&format!("/{dest}"))), attributes)?;
         if unpacking && item.top.kind() == Kind::File {
-            let (mut file, before) = self.open(tree, &item.top)?;
+            let (mut file, before) = place::open(tree, tree.open_parent(&item.top)?, &item.top)?;
             if sniff(&mut file).map_err(FilesError::io("read", &item.top.path))?.is_some() {
                 return self.unpack(tree, item, file, &before, &target, attributes);
             }
@@ -138,18 +139,7 @@ impl<'a> Writer<'a> {
                 _ => self.make_dirs(&target, attributes)?,
             }
             self.times.insert(target.clone(), item.top.metadata().mtime);
-            let links = hard_links(item);
-            for (found, link) in item.below.iter().zip(links) {
-                self.place(
-                    tree,
-                    item,
-                    &found.entry,
-                    &target.join(&found.rel),
-                    link.map(|rel| target.join(rel)),
-                    attributes,
-                )?;
-            }
-            return Ok(());
+            return self.place_below(tree, item, &target, attributes);
         }
         let target = if existing == Some(Kind::Directory) { target.join(&item.name) } else { target };
         self.make_dirs(target.parent().unwrap_or(Path::new("/")), attributes)?;
@@ -213,6 +203,32 @@ impl<'a> Writer<'a> {
         self.parent.as_ref().map(|(_, fd)| fd).ok_or(FilesError::NoInput(0))
     }
 
+    /// Puts what is below a directory below `target`: first directories and what is special, then all files at once, then
+    /// hard links to them.
+    fn place_below(
+        &mut self,
+        tree: &SourceTree,
+        item: &Item,
+        target: &Path,
+        attributes: &Attributes,
+    ) -> Result<(), FilesError> {
+        let (mut files, mut linked) = (Vec::new(), Vec::new());
+        for (found, link) in item.below.iter().zip(hard_links(item)) {
+            let entry = &*found.entry;
+            let to = target.join(&found.rel);
+            match link {
+                Some(first) => linked.push((entry, to, target.join(first))),
+                None if as_copied(tree, entry).kind == Kind::File => files.push(Placed { entry, target: to, source: None }),
+                None => self.place(tree, item, entry, &to, None, attributes)?,
+            }
+        }
+        place::place_files(tree, self.base, &files, attributes)?;
+        for (entry, to, first) in linked {
+            self.place(tree, item, entry, &to, Some(first), attributes)?;
+        }
+        Ok(())
+    }
+
     /// Puts one entry at `target`, whose directory exists. `link`: it is a hard link to that file.
     fn place(
         &mut self,
@@ -224,7 +240,6 @@ impl<'a> Writer<'a> {
         attributes: &Attributes,
     ) -> Result<(), FilesError> {
         let metadata = as_copied(tree, entry);
-        let ours = !attributes.replace || self.ours.contains(target);
         let name = target.file_name().unwrap_or_default().to_owned();
         let dir = self.parent_of(target)?;
         let existing = at::lstat(dir, &name).map_err(FilesError::io("look at", target))?;
@@ -254,7 +269,7 @@ impl<'a> Writer<'a> {
         }
         match existing.map(|existing| existing.kind) {
             None => {}
-            Some(Kind::Directory) if ours && !attributes.replace => {
+            Some(Kind::Directory) if !attributes.replace => {
                 let from = if item.below.is_empty() {
                     item.source.clone()
                 } else {
@@ -273,7 +288,11 @@ impl<'a> Writer<'a> {
                 .map_err(FilesError::io("link", target));
         }
         match metadata.kind {
-            Kind::File => return self.place_file(tree, entry, &metadata, target, &name, attributes),
+            Kind::File => {
+                let source = item.below.is_empty().then_some(item.source.as_str());
+                let file = Placed { entry, target: target.to_owned(), source };
+                return place::place_files(tree, self.base, &[file], attributes);
+            }
             Kind::Symlink => {
                 let text = tree.link_target(entry)?;
                 rustix::fs::symlinkat(&text, dir, &name).map_err(FilesError::io("make link", target))?;
@@ -322,74 +341,6 @@ impl<'a> Writer<'a> {
             let _ = at::set_xattr(dir, name, &key, &value);
         }
         Ok(())
-    }
-
-    /// Opens a regular file of the source; one that is not as it was found is an error.
-    fn open(&self, tree: &SourceTree, entry: &Entry) -> Result<(File, Metadata), FilesError> {
-        let file = match tree.root().open_file(&entry.path) {
-            Ok(file) => file,
-            Err(error)
-                if tree.is_local()
-                    && (error.is_not_found() || matches!(error, RootError::NotAFile { .. })) =>
-            {
-                return Err(tree.changed(entry));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let metadata = at::fstat(&file).map_err(FilesError::io("look at", &entry.path))?;
-        if tree.is_local() && !index::unchanged(entry.metadata(), &metadata) {
-            return Err(tree.changed(entry));
-        }
-        Ok((file, metadata))
-    }
-
-    fn place_file(
-        &mut self,
-        tree: &SourceTree,
-        entry: &Entry,
-        metadata: &Metadata,
-        target: &Path,
-        name: &OsStr,
-        attributes: &Attributes,
-    ) -> Result<(), FilesError> {
-        let source = if entry.kind() == Kind::File { Some(self.open(tree, entry)?) } else { None };
-        let dir = self.parent_of(target)?;
-        let mut file = at::create_file(dir, name, 0o600).map_err(FilesError::io("create", target))?;
-        let mut mtime = metadata.mtime;
-        let mut xattrs = Vec::new();
-        if let Some((mut from, before)) = source {
-            let verified = match entry.unsettled() {
-                Some(expected) => {
-                    let hash = data::copy_hashed(&mut from, before.size, &mut file);
-                    hash.map_err(FilesError::io("copy", target))? == expected
-                }
-                None => {
-                    data::copy(&mut from, &before, &mut file).map_err(FilesError::io("copy", target))?;
-                    true
-                }
-            };
-            if tree.is_local() {
-                let after = at::fstat(&from).map_err(FilesError::io("look at", &entry.path))?;
-                if !verified || !index::unchanged(&before, &after) {
-                    return Err(tree.changed(entry));
-                }
-            } else {
-                xattrs = at::fxattrs(&from).map_err(FilesError::io("read attributes of", &entry.path))?;
-                keep_copied(&mut xattrs);
-            }
-            mtime = before.mtime;
-        }
-        // In this order: a new owner takes setuid and capabilities away.
-        let (uid, gid) = attributes.owner(metadata);
-        rustix::fs::fchown(&file, Some(Uid::from_raw_unchecked(uid)), Some(Gid::from_raw_unchecked(gid)))
-            .map_err(FilesError::io("change the owner of", target))?;
-        rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(attributes.mode(metadata)))
-            .map_err(FilesError::io("change the mode of", target))?;
-        for (key, value) in xattrs {
-            // Best effort, see above.
-            let _ = rustix::fs::fsetxattr(&file, &key, &value, rustix::fs::XattrFlags::empty());
-        }
-        at::fset_mtime(file.as_fd(), mtime).map_err(FilesError::io("set the time of", target))
     }
 
     fn unpack(

@@ -11,6 +11,7 @@ mod content;
 mod copy;
 mod data;
 mod error;
+mod place;
 mod select;
 mod tree;
 
