@@ -25,11 +25,11 @@ use bricklayer_solver::mode::SymbolicMode;
 use bricklayer_solver::pattern::clean;
 use rustix::fs::{AtFlags, FileType, Gid, Uid};
 
+use super::FilesError;
 use super::content::{as_copied, copied_xattrs, hard_links};
 use super::place::{self, Placed};
 use super::select::Item;
 use super::tree::{Entry, SourceTree};
-use super::FilesError;
 use crate::context::index;
 
 /// What the files of a copy become.
@@ -218,7 +218,9 @@ impl<'a> Writer<'a> {
             let to = target.join(&found.rel);
             match link {
                 Some(first) => linked.push((entry, to, target.join(first))),
-                None if as_copied(tree, entry).kind == Kind::File => files.push(Placed { entry, target: to, source: None }),
+                None if as_copied(tree, entry).kind == Kind::File => {
+                    files.push(Placed { entry, target: to, source: None })
+                }
                 None => self.place(tree, item, entry, &to, None, attributes)?,
             }
         }
