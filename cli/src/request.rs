@@ -134,6 +134,8 @@ pub enum DockerfileSource {
     File(PathBuf),
     /// The text itself.
     Text(String),
+    /// A file over HTTP.
+    Url(String),
 }
 
 /// A `--build-context`.

@@ -1,7 +1,7 @@
 //! Git repositories and URLs as sources: what ADD and contexts take.
 //!
 //! A repository is `git@host:path`, `ssh://…`, `git://…`, or `http(s)://….git`, with `#ref[:subdir]` or a query (`?branch=`, `?tag=`,
-//! `?ref=`, `?subdir=`, `?checksum=` or `?commit=`, `?submodules=`, `?keep-git-dir=`) behind it. Any other `http(s)://` is a file.
+//! `?ref=`, `?subdir=`, `?checksum=` or `?commit=`, `?submodules=`, `?keep-git-dir=`, `?mtime=`, `?fetch-by-commit=`) behind it. Any other `http(s)://` is a file.
 
 use bricklayer_solver::op::GitSource;
 
@@ -16,8 +16,6 @@ pub(crate) enum GitError {
     Twice(String),
     #[error("`{1}` is no value for the query `{0}` of a git URL")]
     BadValue(String, String),
-    #[error("the query `{0}` of a git URL is not supported")]
-    Unsupported(String),
     #[error("the git URL names two different {0}")]
     Conflict(&'static str),
     #[error("the URL holds credentials")]
@@ -73,6 +71,8 @@ pub(crate) fn parse(text: &str) -> Result<Option<GitReference>, GitError> {
             checksum: None,
             keep_git_dir: false,
             submodules: true,
+            commit_time: false,
+            by_commit: false,
         },
         keep_git_dir: None,
     };
@@ -106,7 +106,7 @@ fn load_query(found: &mut GitReference, query: &str) -> Result<(), GitError> {
         match key.as_str() {
             "submodules" => source.submodules = boolean(&value)?,
             "keep-git-dir" => found.keep_git_dir = Some(boolean(&value)?),
-            "fetch-by-commit" => return Err(GitError::Unsupported(key)),
+            "fetch-by-commit" => source.by_commit = boolean(&value)?,
             "ref" | "tag" | "branch" | "subdir" | "checksum" | "commit" | "mtime" if value.is_empty() => {
                 return Err(GitError::NoValue(key));
             }
@@ -115,8 +115,9 @@ fn load_query(found: &mut GitReference, query: &str) -> Result<(), GitError> {
             "branch" => branch = Some(prefixed("refs/heads/", value)),
             "subdir" => set(&mut source.subdir, clean_subdir(&value), "subdirectories")?,
             "checksum" | "commit" => source.checksum = Some(value),
-            "mtime" if value == "checkout" => {}
-            "mtime" if value == "commit" => return Err(GitError::Unsupported("mtime=commit".to_owned())),
+            "mtime" if matches!(value.as_str(), "checkout" | "commit") => {
+                source.commit_time = value == "commit";
+            }
             "mtime" => return Err(GitError::BadValue(key, value)),
             _ => return Err(GitError::UnknownQuery(key)),
         }

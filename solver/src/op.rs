@@ -83,6 +83,10 @@ pub struct GitSource {
     pub keep_git_dir: bool,
     /// Check out submodules.
     pub submodules: bool,
+    /// Files have the commit's time, not that of the checkout.
+    pub commit_time: bool,
+    /// `checksum` is the whole commit: it is fetched by its number, and no reference is looked up (not in the key).
+    pub by_commit: bool,
 }
 
 /// A command in a sandbox.

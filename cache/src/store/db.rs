@@ -30,7 +30,8 @@ const LARGE_WAL: u64 = 1 << 20;
 ///
 /// `unsynced` is a number of the one sequence in `state` for what may not have reached the disk, NULL for what has:
 /// see `sync.rs`. Times are milliseconds since 1970. Digests are 32 raw bytes.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE state (
         id INTEGER PRIMARY KEY CHECK (id = 0),
         seq INTEGER NOT NULL,       -- the last number given to `unsynced`
@@ -112,7 +113,19 @@ const MIGRATIONS: [&str; 1] = ["
         created_ms INTEGER NOT NULL,
         used_ms INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE downloads (
+        url BLOB PRIMARY KEY,       -- its digest
+        digest BLOB NOT NULL,
+        etag TEXT,
+        modified TEXT,
+        fetched INTEGER NOT NULL,   -- seconds since 1970
+        used_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX downloads_used ON downloads (used_ms);
+",
+];
 
 /// What a transaction ends with if it fails: it is rolled back.
 pub(super) enum Fail {

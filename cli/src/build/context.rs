@@ -60,7 +60,7 @@ pub(super) async fn fetch(
     let worker = LocalWorker::new(
         builder.store.clone(),
         Arc::new(builder.registry.clone()),
-        base_settings(request, pins.clone()),
+        base_settings(builder, request, pins.clone()),
     );
     let solver = Solver::new(
         Arc::new(worker) as Arc<dyn Worker>,

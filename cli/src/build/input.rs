@@ -94,7 +94,7 @@ pub(super) async fn read(
             let shown = format!("`{}`", context::without_user(url));
             match &request.dockerfile {
                 // the Dockerfile is here already, and may not need the context at all
-                DockerfileSource::Text(_) | DockerfileSource::File(_) => None,
+                DockerfileSource::Text(_) | DockerfileSource::File(_) | DockerfileSource::Url(_) => None,
                 source => match context::fetch(builder, request, url, &pins, reporter, cancel).await? {
                     Remote::Files(root) => Some(Place { root, shown, directory: None }),
                     Remote::Dockerfile(text) => {
@@ -110,6 +110,13 @@ pub(super) async fn read(
             }
         }
     };
+    if let DockerfileSource::Url(url) = &request.dockerfile {
+        let shown = context::without_user(url);
+        match context::fetch(builder, request, url, &pins, reporter, cancel).await? {
+            Remote::Dockerfile(text) => fetched = Some((shown, text, None)),
+            Remote::Files(_) => return Err(Error::new(format!("`{shown}` is an archive and no Dockerfile"))),
+        }
+    }
     let task = internal_task(reporter, "[internal] load build definition");
     let (dockerfile, text, beside) = match fetched {
         Some(fetched) => fetched,
@@ -178,6 +185,10 @@ fn dockerfile(
                 }
             };
             Ok((path.display().to_string(), text, beside))
+        }
+        // it has been fetched before
+        DockerfileSource::Url(url) => {
+            Err(Error::new(format!("nothing was fetched from `{}`", context::without_user(url))))
         }
         DockerfileSource::InContext => in_context(context, &["Dockerfile", "dockerfile"]),
         DockerfileSource::PathInContext(path) => in_context(context, &[path]),

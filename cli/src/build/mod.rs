@@ -50,7 +50,7 @@ pub struct BuilderOptions {
     /// Registries (`host[:port]`) that are spoken to over HTTP, or HTTPS without checking the certificate.
     /// Loopback addresses need not be listed.
     pub insecure_registries: Vec<String>,
-    /// `HTTPS_PROXY` and the like, for registries.
+    /// `HTTPS_PROXY` and the like, for registries, downloads and git.
     pub proxy: Vec<(String, String)>,
 }
 
@@ -59,6 +59,8 @@ pub struct BuilderOptions {
 pub struct Builder {
     pub(crate) store: Store,
     pub(crate) registry: Registry,
+    /// [`BuilderOptions::proxy`], for downloads of builds that name no proxies of their own.
+    proxy: Vec<(String, String)>,
 }
 
 /// What a build made.
@@ -99,7 +101,7 @@ impl Builder {
             ..RegistryOptions::default()
         })
         .map_err(|e| Error::because("cannot set up the registry client", e))?;
-        Ok(Self { store, registry })
+        Ok(Self { store, registry, proxy: options.proxy })
     }
 
     /// The store.
@@ -300,7 +302,7 @@ impl Builder {
         let worker = Arc::new(LocalWorker::new(
             self.store.clone(),
             Arc::new(self.registry.clone()),
-            settings(request, input, lowered),
+            settings(self, request, input, lowered),
         ));
         let solver = Solver::new(
             Arc::clone(&worker) as Arc<dyn Worker>,
@@ -410,7 +412,12 @@ fn options(request: &BuildRequest, input: &input::Input) -> Options {
     }
 }
 
-fn settings(request: &BuildRequest, input: &input::Input, lowered: &Lowered) -> WorkerSettings {
+fn settings(
+    builder: &Builder,
+    request: &BuildRequest,
+    input: &input::Input,
+    lowered: &Lowered,
+) -> WorkerSettings {
     WorkerSettings {
         locals: input.locals.clone(),
         images: lowered
@@ -423,12 +430,14 @@ fn settings(request: &BuildRequest, input: &input::Input, lowered: &Lowered) -> 
             })
             .collect(),
         source_date_epoch: lowered.source_date_epoch,
-        ..base_settings(request, input.pins.clone())
+        ..base_settings(builder, request, input.pins.clone())
     }
 }
 
 /// What a worker may use before there is a Dockerfile.
-fn base_settings(request: &BuildRequest, pins: Pins) -> WorkerSettings {
+fn base_settings(builder: &Builder, request: &BuildRequest, pins: Pins) -> WorkerSettings {
+    let own = |name: &str| request.proxy.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
+    let inherited = builder.proxy.iter().filter(|(name, _)| !own(name));
     WorkerSettings {
         locals: std::collections::HashMap::new(),
         images: Vec::new(),
@@ -438,7 +447,7 @@ fn base_settings(request: &BuildRequest, pins: Pins) -> WorkerSettings {
         allow_host_network: request.network == bricklayer_solver::op::Network::Host
             || request.entitlements.contains(&Entitlement::NetworkHost),
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
-        proxy: request.proxy.clone(),
+        proxy: request.proxy.iter().chain(inherited).cloned().collect(),
         source_date_epoch: None,
         pins,
     }

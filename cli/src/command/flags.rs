@@ -200,6 +200,12 @@ fn is_remote(text: &str) -> bool {
     PREFIXES.iter().any(|prefix| text.starts_with(prefix))
 }
 
+/// Is it a file over HTTP, and no repository?
+fn is_file_url(text: &str) -> bool {
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    (text.starts_with("http://") || text.starts_with("https://")) && !path.ends_with(".git")
+}
+
 /// The context, and the Dockerfile that belongs to it.
 ///
 /// `-f` is taken from the current directory and may lie outside the context; where the context is no directory, it is
@@ -208,6 +214,11 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<(Context, Dock
     let file = args.file.as_deref();
     if file == Some("") {
         return Err(Usage::new("-f is empty"));
+    }
+    let url = file.filter(|path| is_remote(path) && !environment.path(path).exists());
+    if let Some(url) = url.filter(|url| !is_file_url(url)) {
+        return Err(Usage::unsupported(format!("-f `{url}`: a Dockerfile in a repository"))
+            .hint("make the repository the context, and name the file in it"));
     }
     if args.context == "-" {
         if file == Some("-") {
@@ -220,6 +231,7 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<(Context, Dock
         let dockerfile = match file {
             None => DockerfileSource::InContext,
             Some("-") => DockerfileSource::Text(dockerfile_text(&environment.stdin())?),
+            Some(url) if is_file_url(url) => DockerfileSource::Url(url.to_owned()),
             Some(path) => DockerfileSource::PathInContext(path.to_owned()),
         };
         return Ok((Context::Remote(args.context.clone()), dockerfile));
@@ -239,9 +251,7 @@ fn context(args: &BuildArgs, environment: &Environment) -> Result<(Context, Dock
     }
     let dockerfile = match file {
         Some("-") => DockerfileSource::Text(dockerfile_text(&environment.stdin())?),
-        Some(path) if is_remote(path) && !environment.path(path).exists() => {
-            return Err(Usage::unsupported(format!("-f `{path}`: a Dockerfile by URL")));
-        }
+        Some(_) if let Some(url) = url => DockerfileSource::Url(url.to_owned()),
         Some(path) => {
             let found = environment.path(path);
             match std::fs::metadata(&found) {
@@ -305,6 +315,7 @@ fn standard_input(
     let reader = Reader(std::sync::Arc::new(std::sync::Mutex::new(whole)));
     if tar {
         let dockerfile = match file {
+            Some(url) if is_file_url(url) => DockerfileSource::Url(url.to_owned()),
             Some(path) => DockerfileSource::PathInContext(path.to_owned()),
             None => DockerfileSource::InContext,
         };

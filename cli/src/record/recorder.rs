@@ -395,6 +395,7 @@ fn asked(request: &BuildRequest) -> Asked {
             DockerfileSource::PathInContext(path) => path.clone(),
             DockerfileSource::File(path) => path.display().to_string(),
             DockerfileSource::Text(_) => "-".to_owned(),
+            DockerfileSource::Url(url) => crate::build::without_user(url),
         },
         target: request.target.clone(),
         platform: request.platform.as_ref().map(ToString::to_string),

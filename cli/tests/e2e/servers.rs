@@ -1,6 +1,7 @@
 //! An HTTP server and a git daemon on loopback, and repositories for them.
 
 use std::fs;
+use std::hash::{Hash as _, Hasher as _};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::{Bench, wait_for};
 
-/// Serves a directory's files, all with the same `Last-Modified`; its thread ends with the process.
+/// Serves a directory's files, all with the same `Last-Modified`, and with an `ETag` that clients may ask about; also as a proxy,
+/// whatever the host that is asked for, and by tunnels to where `CONNECT` says. Its thread ends with the process.
 pub(crate) struct HttpServer {
     pub(crate) address: String,
     requests: Arc<Mutex<Vec<String>>>,
@@ -24,8 +26,9 @@ impl HttpServer {
         let (seen, directory) = (Arc::clone(&requests), directory.to_owned());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let (seen, directory) = (Arc::clone(&seen), directory.clone());
                 // a client that goes away is no matter of the test
-                let _ = answer(stream, &directory, authorization, &seen);
+                std::thread::spawn(move || answer(stream, &directory, authorization, &seen));
             }
         });
         Self { address, requests }
@@ -35,7 +38,7 @@ impl HttpServer {
         format!("http://{}/{path}", self.address)
     }
 
-    /// The request lines so far.
+    /// The request lines so far, each with the status that was answered.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
@@ -55,26 +58,182 @@ fn answer(
         }
     }
     let request = lines.first().cloned().unwrap_or_default();
-    let path = request.split(' ').nth(1).unwrap_or("/").split('?').next().unwrap_or_default().to_owned();
-    seen.lock().unwrap().push(request);
-    let given = lines.iter().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("authorization").then(|| value.trim().to_owned())
-    });
-    let (status, body) = match fs::read(directory.join(path.trim_start_matches('/'))) {
-        _ if authorization.is_some_and(|wanted| given.as_deref() != Some(wanted)) => {
+    let target = request.split(' ').nth(1).unwrap_or("/").to_owned();
+    if request.starts_with("CONNECT ") {
+        seen.lock().unwrap().push(request);
+        return tunnel(stream, &target);
+    }
+    let path =
+        target.strip_prefix("http://").map_or(&*target, |rest| rest.split_once('/').map_or("", |(_, p)| p));
+    let path = path.split('?').next().unwrap_or_default();
+    let header = |wanted: &str| {
+        lines.iter().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
+        })
+    };
+    let (mut status, mut body) = match fs::read(directory.join(path.trim_start_matches('/'))) {
+        _ if authorization.is_some_and(|wanted| header("authorization").as_deref() != Some(wanted)) => {
             ("401 Unauthorized", Vec::new())
         }
         Ok(body) => ("200 OK", body),
         Err(_) => ("404 Not Found", Vec::new()),
     };
+    let mut hasher = std::hash::DefaultHasher::new();
+    body.hash(&mut hasher);
+    let etag = format!("\"{:x}\"", hasher.finish());
+    if status == "200 OK" && header("if-none-match").as_deref() == Some(&etag) {
+        (status, body) = ("304 Not Modified", Vec::new());
+    }
+    seen.lock().unwrap().push(format!("{request} {}", &status[..3]));
     write!(
         stream,
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nLast-Modified: Mon, 02 Jan 2006 22:04:05 GMT\r\n\
-         Connection: close\r\n\r\n",
+         ETag: {etag}\r\nConnection: close\r\n\r\n",
         body.len()
     )?;
     stream.write_all(&body)
+}
+
+/// Copies both ways until either side ends.
+fn tunnel(mut client: TcpStream, target: &str) -> std::io::Result<()> {
+    // names that nobody has are names of this machine
+    let port = target.rsplit_once(':').and_then(|(host, port)| host.ends_with(".test").then_some(port));
+    let target = port.map_or_else(|| target.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let mut server = TcpStream::connect(target)?;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    });
+    std::io::copy(&mut server, &mut client)?;
+    client.shutdown(std::net::Shutdown::Write)
+}
+
+/// A server that speaks TLS, with a certificate by an authority of its own.
+pub(crate) struct TlsServer {
+    child: Child,
+    address: String,
+    /// The authority's certificate.
+    pub(crate) authority: PathBuf,
+}
+
+impl TlsServer {
+    /// Serves a directory's files.
+    pub(crate) fn files(bench: &Bench, directory: &Path) -> Self {
+        Self::start(bench, |certificate, key, port| {
+            let script = format!(
+                "import http.server, ssl, functools\n\
+                 handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory={directory:?})\n\
+                 server = http.server.ThreadingHTTPServer(('127.0.0.1', {port}), handler)\n\
+                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+                 context.load_cert_chain({certificate:?}, {key:?})\n\
+                 server.socket = context.wrap_socket(server.socket, server_side=True)\n\
+                 server.serve_forever()\n"
+            );
+            let mut command = Command::new("python3");
+            command.args(["-c", &script]);
+            command
+        })
+    }
+
+    /// A registry.
+    pub(crate) fn registry(bench: &Bench) -> Self {
+        Self::start(bench, |certificate, key, port| {
+            let config = bench.path("tls-registry.yml");
+            let storage = bench.path("tls-registry");
+            let text = format!(
+                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+                 storage: {{filesystem: {{rootdirectory: {}}}}}\n\
+                 http: {{addr: \"127.0.0.1:{port}\", tls: {{certificate: {}, key: {}}}}}\n",
+                storage.display(),
+                certificate.display(),
+                key.display()
+            );
+            fs::write(&config, text).unwrap();
+            let mut command = Command::new("docker-registry");
+            command.arg("serve").arg(config);
+            command
+        })
+    }
+
+    fn start(bench: &Bench, command: impl FnOnce(&Path, &Path, u16) -> Command) -> Self {
+        let (authority, certificate, key) = certificates(bench);
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = command(&certificate, &key, port);
+        let program = command.get_program().to_owned();
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child =
+            child.unwrap_or_else(|e| panic!("{program:?}: {e}: apt-get install docker-registry python3"));
+        let server = Self { child, address: format!("127.0.0.1:{port}"), authority };
+        wait_for("the TLS server answers", || TcpStream::connect(&server.address).is_ok());
+        server
+    }
+
+    /// Host and port, which only the proxy of [`HttpServer`] can reach; the certificate is for that host.
+    pub(crate) fn address(&self) -> String {
+        self.address.replace("127.0.0.1", "registry.test")
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An authority, and a certificate and key for `registry.test` by it.
+fn certificates(bench: &Bench) -> (PathBuf, PathBuf, PathBuf) {
+    let file = |name: &str| bench.path(&format!("tls-{name}"));
+    let openssl = |args: &[&str]| {
+        let done = Command::new("openssl").args(args).current_dir(bench.dir.path()).output();
+        let done = done.expect("openssl is missing: apt-get install openssl");
+        assert!(done.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    fs::write(file("names"), "subjectAltName=DNS:registry.test\n").unwrap();
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    openssl(
+        &[
+            &[
+                "req",
+                "-x509",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=test authority",
+                "-keyout",
+                "tls-ca-key",
+                "-out",
+                "tls-ca",
+            ],
+            &key[..],
+        ]
+        .concat(),
+    );
+    openssl(
+        &[&["req", "-subj", "/CN=registry.test", "-keyout", "tls-key", "-out", "tls-request"], &key[..]]
+            .concat(),
+    );
+    openssl(&[
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        "tls-request",
+        "-CA",
+        "tls-ca",
+        "-CAkey",
+        "tls-ca-key",
+        "-CAcreateserial",
+        "-extfile",
+        "tls-names",
+        "-out",
+        "tls-certificate",
+    ]);
+    (file("ca"), file("certificate"), file("key"))
 }
 
 /// Serves the repositories of a bench over git's own protocol.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::servers::{GitServer, HttpServer, git, repository};
+use crate::servers::{GitServer, HttpServer, TlsServer, git, repository};
 use crate::support::{Bench, Printed, tool};
 
 /// Builds with a file on standard input.
@@ -321,4 +321,172 @@ fn a_subdirectory_of_a_repository_is_no_link() {
     let printed = bench.build(&[context.to_str().unwrap()]);
     assert!(!printed.ok, "{}", printed.text);
     assert!(printed.text.contains("is not a directory of the repository"), "{}", printed.text);
+}
+
+#[test]
+fn a_dockerfile_by_url() {
+    let bench = Bench::new();
+    let served = bench.path("served");
+    fs::create_dir(&served).unwrap();
+    fs::write(served.join("Dockerfile.x"), "FROM base\nCOPY . /all/\nRUN ls /all; cat /all/a\n").unwrap();
+    fs::write(served.join("broken"), "FROM base\nCOPPY a /\n").unwrap();
+    let server = HttpServer::start(&served, None);
+    let context =
+        bench.context("context", &[("a", "from the directory\n"), ("b", ""), (".dockerignore", "b\n")]);
+    let url = server.url("Dockerfile.x");
+    let printed = bench.build(&["-f", &url, context.to_str().unwrap()]).fine().text;
+    assert!(printed.contains("from the directory") && !printed.contains(" b\n"), "{printed}");
+    let printed = bench.build(&["-f", &server.url("broken"), context.to_str().unwrap()]);
+    assert!(
+        !printed.ok && printed.text.contains("broken:2") && printed.text.contains("COPY"),
+        "{}",
+        printed.text
+    );
+    let printed = bench.build(&["-f", &server.url("missing"), context.to_str().unwrap()]);
+    assert!(!printed.ok && printed.text.contains("404"), "{}", printed.text);
+    let printed = bench.build(&["-f", "https://example.test/a.git", context.to_str().unwrap()]);
+    assert_eq!(printed.code, Some(2), "{}", printed.text);
+
+    // also with a context that is none of this machine's directories
+    let archive = served.join("context.tar");
+    tool("tar", &["-C", context.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "a"]);
+    let printed = bench.build(&["-f", &url, &server.url("context.tar")]).fine().text;
+    assert!(printed.contains("from the directory"), "{printed}");
+    let printed = build_from(&bench, &archive, &["-f", &url, "-"]).fine().text;
+    assert!(!printed.contains("not cached: changed"), "{printed}");
+}
+
+#[test]
+fn what_has_not_changed_is_not_downloaded_again() {
+    let bench = Bench::new();
+    let served = bench.path("served");
+    fs::create_dir(&served).unwrap();
+    fs::write(served.join("a.txt"), "first\n").unwrap();
+    let server = HttpServer::start(&served, None);
+    let dockerfile = format!("FROM base\nADD {} /\nRUN cat /a.txt\n", server.url("a.txt"));
+    let context = bench.context("context", &[("Dockerfile", &dockerfile)]);
+    let context = context.to_str().unwrap();
+    let statuses = || -> Vec<String> {
+        server.requests().iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+    };
+    bench.build(&[context]).fine();
+    let again = bench.build(&[context]).fine().text;
+    assert!(!again.contains("not cached"), "{again}");
+    assert_eq!(statuses(), ["200", "304"]);
+    // the server's word is not enough for a step that needs the bytes
+    bench.run(&["prune", "--all"]).fine();
+    bench.run(&["load", "-i", crate::support::base_archive().to_str().unwrap()]).fine();
+    let printed = bench.build(&[context]).fine().text;
+    assert!(printed.contains("first"), "{printed}");
+    fs::write(served.join("a.txt"), "second\n").unwrap();
+    let printed = bench.build(&[context]).fine().text;
+    assert!(printed.contains("second"), "{printed}");
+    assert_eq!(statuses().last().unwrap(), "200");
+
+    // a checksum needs no question at all
+    let sum = tool("sha256sum", &[served.join("a.txt").to_str().unwrap()]);
+    let sum = sum.split(' ').next().unwrap();
+    let dockerfile = format!("FROM base\nADD --checksum=sha256:{sum} {} /\n", server.url("a.txt"));
+    let context = bench.context("sum", &[("Dockerfile", &dockerfile)]);
+    bench.build(&[context.to_str().unwrap()]).fine();
+    let before = server.requests().len();
+    let again = bench.build(&[context.to_str().unwrap()]).fine().text;
+    assert!(!again.contains("not cached"), "{again}");
+    assert_eq!(server.requests().len(), before);
+}
+
+#[test]
+fn repositories_by_commit_and_with_its_time() {
+    let bench = Bench::new();
+    let repo = repository(&bench, "lib", &[("a", "one\n"), ("dir/b", "b\n")]);
+    let first = git(&repo, &["rev-parse", "HEAD"]);
+    let time = git(&repo, &["show", "--no-patch", "--format=%ct", "HEAD"]);
+    fs::write(repo.join("a"), "two\n").unwrap();
+    git(&repo, &["commit", "-qam", "two"]);
+    let server = GitServer::start(&bench);
+    let url = server.url("lib");
+    let dockerfile = format!(
+        "FROM base\n\
+         ADD {url}?mtime=commit&checksum={first}&ref={first} /timed\n\
+         ADD {url}?branch=main&checksum={first}&fetch-by-commit=true /first\n\
+         RUN cat /first/a; stat -c 'is %n %Y' /timed/a /timed/dir /timed/dir/b\n"
+    );
+    let context = bench.context("context", &[("Dockerfile", &dockerfile)]);
+    let printed = bench.build(&[context.to_str().unwrap()]).fine().text;
+    for wanted in [
+        "one",
+        &format!("is /timed/a {time}"),
+        &format!("is /timed/dir {time}"),
+        &format!("is /timed/dir/b {time}"),
+    ] {
+        assert!(printed.contains(wanted), "{wanted}: {printed}");
+    }
+    for (query, wanted) in [
+        ("?fetch-by-commit=true".to_owned(), "needs a whole commit"),
+        (format!("?checksum={}&fetch-by-commit=1", &first[..10]), "needs a whole commit"),
+        (format!("#{}", &first[..10]), "all its 40 hex digits"),
+    ] {
+        let context = bench.context("bad", &[("Dockerfile", &format!("FROM base\nADD {url}{query} /x\n"))]);
+        let printed = bench.build(&[context.to_str().unwrap()]);
+        assert!(!printed.ok && printed.text.contains(wanted), "{query}: {}", printed.text);
+    }
+}
+
+#[test]
+fn proxies_of_the_environment_fetch_files() {
+    let bench = Bench::new();
+    let served = bench.path("served");
+    fs::create_dir(&served).unwrap();
+    fs::write(served.join("a.txt"), "by way of the proxy\n").unwrap();
+    let proxy = HttpServer::start(&served, None);
+    let dockerfile = "FROM base\nADD http://nowhere.test/a.txt /\nRUN cat /a.txt\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    let build = |name: &str, value: &str| -> Printed {
+        let mut command = bench.command(&["build", "--progress", "plain", context.to_str().unwrap()]);
+        command.env(name, value).output().unwrap().into()
+    };
+    let address = proxy.url("");
+    let printed = build("HTTP_PROXY", &address).fine().text;
+    assert!(printed.contains("by way of the proxy"), "{printed}");
+    assert_eq!(proxy.requests(), ["GET http://nowhere.test/a.txt HTTP/1.1 200"]);
+    // the names that curl and others use as well
+    build("http_proxy", &address).fine();
+    assert_eq!(proxy.requests().len(), 2);
+    let printed = bench.build(&["--build-arg", &format!("HTTP_PROXY={address}"), context.to_str().unwrap()]);
+    assert!(printed.ok && proxy.requests().len() == 3, "{}", printed.text);
+}
+
+#[test]
+fn tls_with_an_authority_of_ones_own() {
+    let bench = Bench::new();
+    let served = bench.path("served");
+    fs::create_dir(&served).unwrap();
+    fs::write(served.join("a.txt"), "over tls\n").unwrap();
+    let server = TlsServer::files(&bench, &served);
+    let proxy = HttpServer::start(&served, None);
+    let dockerfile = format!("FROM base\nADD https://{}/a.txt /\nRUN cat /a.txt\n", server.address());
+    let context = bench.context("context", &[("Dockerfile", &dockerfile)]);
+    let context = context.to_str().unwrap();
+    let proxy_url = proxy.url("");
+    let with = |args: &[&str], authority: Option<&Path>| -> Printed {
+        let mut command = bench.command(args);
+        command.env("HTTPS_PROXY", &proxy_url);
+        command.envs(authority.map(|path| ("SSL_CERT_FILE", path))).output().unwrap().into()
+    };
+    let build = ["build", "--progress", "plain", context];
+    let printed = with(&build, None);
+    assert!(!printed.ok && printed.text.to_lowercase().contains("certificate"), "{}", printed.text);
+    let printed = with(&build, Some(&server.authority)).fine().text;
+    assert!(printed.contains("over tls"), "{printed}");
+    assert!(proxy.requests().iter().all(|line| line.starts_with("CONNECT registry.test:")));
+
+    let registry = TlsServer::registry(&bench);
+    let image = format!("{}/app:1", registry.address());
+    let context = bench.context("plain", &[("Dockerfile", "FROM base\nRUN echo x >/x\n")]);
+    let push = ["build", "--progress", "plain", "-t", &image, "--push", context.to_str().unwrap()];
+    let printed = with(&push, None);
+    assert!(!printed.ok && printed.text.to_lowercase().contains("certificate"), "{}", printed.text);
+    with(&push, Some(&registry.authority)).fine();
+    bench.run(&["rmi", &image]).fine();
+    with(&["pull", &image], Some(&registry.authority)).fine();
 }

@@ -238,6 +238,7 @@ impl Fields {
                 self.some("checksum", git.checksum.as_ref());
                 self.flag("keep-git-dir", git.keep_git_dir);
                 self.flag("submodules", git.submodules);
+                self.flag("times of the commit", git.commit_time);
             }
         }
         if let Some(pin) = pin {

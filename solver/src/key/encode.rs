@@ -179,8 +179,17 @@ impl Encode for Source {
                 checksum.encode(to);
                 filename.encode(to);
             }
-            Self::Git(GitSource { remote, reference, subdir, checksum, keep_git_dir, submodules }) => {
-                4u8.encode(to);
+            Self::Git(GitSource {
+                remote,
+                reference,
+                subdir,
+                checksum,
+                keep_git_dir,
+                submodules,
+                commit_time,
+                by_commit: _,
+            }) => {
+                (if *commit_time { 5u8 } else { 4u8 }).encode(to);
                 remote.encode(to);
                 reference.encode(to);
                 subdir.encode(to);

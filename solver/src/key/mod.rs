@@ -26,7 +26,7 @@
 //! | type | fields |
 //! | --- | --- |
 //! | [`Op`](crate::op::Op) | 1 Source, 2 Exec, 3 File, 4 Merge, 5 Diff |
-//! | [`Source`](crate::op::Source) | 1 Image: diff_ids, platform. 2 Local: name. 3 Http: url, checksum, filename. 4 Git: remote, reference, subdir, checksum, keep_git_dir, submodules |
+//! | [`Source`](crate::op::Source) | 1 Image: diff_ids, platform. 2 Local: name. 3 Http: url, checksum, filename. 4 Git: remote, reference, subdir, checksum, keep_git_dir, submodules. 5 Git with the commit's times: as 4 |
 //! | [`Exec`](crate::op::Exec) | root, args, env, cwd, user, mounts, secret_env, network, security, hostname, names of extra_hosts, shm_size, ulimits, cgroup_parent, platform |
 //! | [`Mount`](crate::op::Mount) | target, kind |
 //! | [`MountKind`](crate::op::MountKind) | 1 Bind: input, source, writable. 2 Cache: input, source, mode, uid, gid, read_only. 3 Tmpfs: size. 4 Secret. 5 Ssh |

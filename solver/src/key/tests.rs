@@ -111,6 +111,8 @@ fn git() -> GitSource {
         checksum: Some("abc".into()),
         keep_git_dir: true,
         submodules: false,
+        commit_time: false,
+        by_commit: false,
     }
 }
 
@@ -316,6 +318,7 @@ fn what_decides_the_result_is_in_the_key() {
     add("subdir", Op::Source(Source::Git(GitSource { subdir: String::new(), ..git() })));
     add("keep git dir", Op::Source(Source::Git(GitSource { keep_git_dir: false, ..git() })));
     add("submodules", Op::Source(Source::Git(GitSource { submodules: true, ..git() })));
+    add("commit time", Op::Source(Source::Git(GitSource { commit_time: true, ..git() })));
     add("merge", Op::Merge);
     add("diff", Op::Diff);
     let mut seen = std::collections::HashMap::new();

@@ -11,6 +11,7 @@ use std::process::Stdio;
 
 use bricklayer_solver::op::GitSource;
 use bricklayer_solver::worker::StepError;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
@@ -35,6 +36,17 @@ impl Git {
         check_argument("reference", &source.reference)?;
         let commit = if is_commit(&source.reference) {
             source.reference.to_ascii_lowercase()
+        } else if source.by_commit {
+            match &source.checksum {
+                Some(commit) if is_commit(commit) => commit.to_ascii_lowercase(),
+                _ => {
+                    return Err(StepError::new(format!(
+                        "`fetch-by-commit` of `{}` needs a whole commit",
+                        redact(&source.remote)
+                    ))
+                    .hint("add `checksum=` with all 40 hex digits, or name the commit as the reference"));
+                }
+            }
         } else {
             let wanted = if source.reference.is_empty() { "HEAD" } else { &source.reference };
             let peeled = format!("{wanted}^{{}}");
@@ -42,7 +54,12 @@ impl Git {
                 .run(None, &["ls-remote", "--quiet", "--", &source.remote, wanted, &peeled], &source.remote)
                 .await?;
             pick_reference(&String::from_utf8_lossy(&listing), wanted).ok_or_else(|| {
-                StepError::new(format!("no branch, tag or ref `{wanted}` in `{}`", redact(&source.remote)))
+                let error = StepError::new(format!(
+                    "no branch, tag or ref `{wanted}` in `{}`",
+                    redact(&source.remote)
+                ));
+                let shortened = wanted.len() >= 4 && wanted.bytes().all(|b| b.is_ascii_hexdigit());
+                if shortened { error.hint("a commit must be named by all its 40 hex digits") } else { error }
             })?
         };
         match &source.checksum {
@@ -89,6 +106,10 @@ impl Git {
             self.run(at, &update, &source.remote).await?;
         }
         plain_modes(&work)?;
+        let time = match source.commit_time {
+            true => Some(self.commit_time(&work, commit, &source.remote).await?),
+            false => None,
+        };
         let root = real_subdirectory(&work, &source.subdir)?;
         let git_dir = work.join(".git");
         if source.keep_git_dir && root != work {
@@ -101,7 +122,20 @@ impl Git {
             std::fs::rename(entry.path(), tree.join(entry.file_name()))
                 .map_err(|e| failed("move", &entry.path(), e))?;
         }
+        if let Some(time) = time {
+            set_times(tree, time)?;
+        }
         Ok(())
+    }
+
+    /// When a commit was made, in seconds since 1970.
+    async fn commit_time(&self, work: &Path, commit: &str, remote: &str) -> Result<i64, StepError> {
+        let printed =
+            self.run(Some(work), &["show", "--no-patch", "--format=%ct", commit, "--"], remote).await?;
+        let text = String::from_utf8_lossy(&printed);
+        text.trim()
+            .parse()
+            .map_err(|_| StepError::new(format!("the commit {commit} of `{}` has no time", redact(remote))))
     }
 
     async fn run(&self, dir: Option<&Path>, args: &[&str], remote: &str) -> Result<Vec<u8>, StepError> {
@@ -116,7 +150,8 @@ impl Git {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_ALLOW_PROTOCOL", "https:http:ssh:git")
             .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes")
-            .envs(self.proxy.iter().map(|(k, v)| (k, v)));
+            // the only case that curl, which git uses, takes for all of them
+            .envs(self.proxy.iter().map(|(name, value)| (name.to_lowercase(), value)));
         if let Some(socket) = &self.ssh_agent {
             command.env("SSH_AUTH_SOCK", socket);
         }
@@ -224,6 +259,20 @@ fn plain_modes(checkout: &Path) -> Result<(), StepError> {
     Ok(())
 }
 
+/// Gives everything below `root`, and `root` itself, one modification time.
+fn set_times(root: &Path, seconds: i64) -> Result<(), StepError> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    // what a directory holds comes first: nothing is made in it afterwards
+    for entry in walkdir::WalkDir::new(root).contents_first(true) {
+        let entry = entry.map_err(|e| StepError::with_source("cannot list the checkout", e))?;
+        rustix::fs::utimensat(CWD, entry.path(), &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| {
+            StepError::with_source(format!("cannot set the time of `{}`", entry.path().display()), e)
+        })?;
+    }
+    Ok(())
+}
+
 /// `subdir` of a checkout, through real directories only.
 fn real_subdirectory(checkout: &Path, subdir: &str) -> Result<PathBuf, StepError> {
     let mut path = checkout.to_path_buf();
@@ -308,6 +357,18 @@ mod tests {
             assert_eq!(path.metadata().unwrap().mode() & 0o7777, after, "{name}");
         }
         assert_eq!(dir.path().join("d").metadata().unwrap().mode() & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn one_time_for_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        std::fs::write(dir.path().join("d/f"), "").unwrap();
+        std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
+        set_times(dir.path(), 1_000_000_007).unwrap();
+        for name in ["", "d", "d/f", "link"] {
+            assert_eq!(dir.path().join(name).symlink_metadata().unwrap().mtime(), 1_000_000_007, "{name}");
+        }
     }
 
     #[test]

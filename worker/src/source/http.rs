@@ -4,11 +4,15 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use bricklayer_cache::Store;
+use bricklayer_cache::store::KnownDownload;
 use bricklayer_solver::Digest;
 use bricklayer_solver::event::Task;
 use bricklayer_solver::op::HttpSource;
 use bricklayer_solver::worker::StepError;
-use reqwest::header::{AUTHORIZATION, HeaderValue, LAST_MODIFIED};
+use reqwest::StatusCode;
+use reqwest::header::{
+    AUTHORIZATION, ETAG, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+};
 
 /// No byte for this long, and the download failed.
 const STALL: Duration = Duration::from_secs(30);
@@ -24,23 +28,31 @@ pub(crate) struct Download {
     pub(crate) modified: Option<i64>,
 }
 
+/// What is asked for.
+pub(crate) struct Request<'a> {
+    pub(crate) source: &'a HttpSource,
+    /// The `Authorization` header's value, for the URL's own host only.
+    pub(crate) authorization: Option<&'a str>,
+    /// What was at the URL before: if it still is, nothing is sent.
+    pub(crate) earlier: Option<KnownDownload>,
+}
+
 /// Why one try failed, and whether another may help.
 struct Failed {
     error: StepError,
     again: bool,
 }
 
-/// Downloads the file into the store. `authorization`: the header's value, for the URL's own host only.
+/// Downloads the file into the store, unless the server says that it has not changed, and notes what the server said of it.
 pub(crate) async fn download(
     client: &reqwest::Client,
     store: &Store,
-    source: &HttpSource,
-    authorization: Option<&str>,
+    request: &Request<'_>,
     task: &Task,
 ) -> Result<Download, StepError> {
     let mut wait = Duration::from_millis(250);
     for attempt in 1.. {
-        match once(client, store, source, authorization, task).await {
+        match once(client, store, request, task).await {
             Ok(download) => return Ok(download),
             Err(Failed { error, again }) if !again || attempt == TRIES => return Err(error),
             Err(_) => tokio::time::sleep(wait).await,
@@ -53,10 +65,10 @@ pub(crate) async fn download(
 async fn once(
     client: &reqwest::Client,
     store: &Store,
-    source: &HttpSource,
-    authorization: Option<&str>,
+    wanted: &Request<'_>,
     task: &Task,
 ) -> Result<Download, Failed> {
+    let Request { source, authorization, earlier } = wanted;
     let url = &source.url;
     let broken = |error: reqwest::Error| Failed {
         again: !error.is_builder() && !error.is_redirect(),
@@ -71,9 +83,16 @@ async fn once(
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
+    for (name, value) in earlier.iter().filter_map(condition) {
+        request = request.header(name, value);
+    }
     let mut response =
         tokio::time::timeout(STALL, request.send()).await.map_err(|_| stalled(url))?.map_err(broken)?;
     let status = response.status();
+    if let (StatusCode::NOT_MODIFIED, Some(earlier)) = (status, earlier) {
+        let modified = earlier.modified.as_deref().and_then(seconds);
+        return Ok(Download { digest: earlier.digest, modified });
+    }
     if !status.is_success() {
         let again = status.is_server_error() || status.as_u16() == 429 || status.as_u16() == 408;
         return Err(Failed {
@@ -81,12 +100,9 @@ async fn once(
             again,
         });
     }
-    let modified = response
-        .headers()
-        .get(LAST_MODIFIED)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| jiff::fmt::rfc2822::parse(text).ok())
-        .map(|time| time.timestamp().as_second());
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (etag, last_modified) = (header(ETAG), header(LAST_MODIFIED));
+    let modified = last_modified.as_deref().and_then(seconds);
     let total = response.content_length();
     let local = |error: std::io::Error| Failed {
         error: StepError::with_source(format!("cannot store what `{url}` sends"), error),
@@ -117,8 +133,28 @@ async fn once(
             error: StepError::new(format!("`{url}` is {digest}, but {expected} was expected")),
             again: false,
         }),
-        _ => Ok(Download { digest, modified }),
+        _ => {
+            let fetched = jiff::Timestamp::now().as_second();
+            let known = KnownDownload { digest, etag, modified: last_modified, fetched };
+            store.note_download(url, &known).map_err(stored)?;
+            Ok(Download { digest, modified })
+        }
     }
+}
+
+/// The header that asks for a file only if it is another than the one that is known. A time can say so only if it lies long enough
+/// before the file was fetched: what changes twice in a second has one time (RFC 9110, section 8.8.2.2).
+fn condition(earlier: &KnownDownload) -> Option<(HeaderName, &str)> {
+    if let Some(etag) = &earlier.etag {
+        return Some((IF_NONE_MATCH, etag));
+    }
+    let modified = earlier.modified.as_deref()?;
+    (seconds(modified)? + 60 <= earlier.fetched).then_some((IF_MODIFIED_SINCE, modified))
+}
+
+/// A time of HTTP in seconds since 1970.
+fn seconds(text: &str) -> Option<i64> {
+    jiff::fmt::rfc2822::parse(text).ok().map(|time| time.timestamp().as_second())
 }
 
 fn stalled(url: &str) -> Failed {
@@ -137,7 +173,9 @@ pub(crate) fn client(url: &str, proxy: &[(String, String)]) -> Result<reqwest::C
         let found = proxy.iter().find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_empty());
         found.map(|(_, value)| value.as_str())
     };
-    let exceptions = value("NO_PROXY").and_then(reqwest::NoProxy::from_string);
+    // as everywhere, what is on this machine is reached without a proxy
+    let exceptions = format!("localhost,127.0.0.0/8,::1,{}", value("NO_PROXY").unwrap_or_default());
+    let exceptions = reqwest::NoProxy::from_string(&exceptions);
     let proxies = [
         value("HTTP_PROXY").map(reqwest::Proxy::http),
         value("HTTPS_PROXY").map(reqwest::Proxy::https),
@@ -147,4 +185,31 @@ pub(crate) fn client(url: &str, proxy: &[(String, String)]) -> Result<reqwest::C
         builder = builder.proxy(proxy.map_err(failed)?.no_proxy(exceptions.clone()));
     }
     builder.build().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_said_decides_how_it_is_asked() {
+        let lately = "Mon, 02 Jan 2006 22:04:05 GMT";
+        let at = seconds(lately).unwrap();
+        let known = |etag: Option<&str>, modified: Option<&str>, fetched| KnownDownload {
+            digest: Digest::of(b"x"),
+            etag: etag.map(str::to_owned),
+            modified: modified.map(str::to_owned),
+            fetched,
+        };
+        let cases = [
+            (known(None, None, at), None),
+            (known(Some("W/\"1\""), Some(lately), at), Some((IF_NONE_MATCH, "W/\"1\""))),
+            (known(None, Some(lately), at + 60), Some((IF_MODIFIED_SINCE, lately))),
+            (known(None, Some(lately), at + 59), None),
+            (known(None, Some("yesterday"), at + 60), None),
+        ];
+        for (earlier, expected) in cases {
+            assert_eq!(condition(&earlier), expected, "{earlier:?}");
+        }
+    }
 }

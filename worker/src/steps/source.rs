@@ -35,14 +35,19 @@ impl LocalWorker {
                 Err(StepError::new(format!("the local directory `{}` has no pin", local.name)))
             }
             Source::Http(http) => {
-                let download = self.download(http, task).await?;
-                let key = Digest::of(format!("http\0{}\0{}", http.filename, download.digest).as_bytes());
-                Ok(Pinned { key, label: download.digest.to_string() })
+                // what was promised is what will be there, or the step fails
+                let digest = match http.checksum {
+                    Some(checksum) => checksum,
+                    None => self.download(http, task, false).await?.digest,
+                };
+                let key = Digest::of(format!("http\0{}\0{digest}", http.filename).as_bytes());
+                Ok(Pinned { key, label: digest.to_string() })
             }
             Source::Git(git) => {
                 let commit = self.commit_of(git).await?;
+                let times = if git.commit_time { "\0times" } else { "" };
                 let key = Digest::of(
-                    format!("git\0{commit}\0{}\0{}\0{}", git.subdir, git.keep_git_dir, git.submodules)
+                    format!("git\0{commit}\0{}\0{}\0{}{times}", git.subdir, git.keep_git_dir, git.submodules)
                         .as_bytes(),
                 );
                 Ok(Pinned { key, label: format!("{}#{commit}", redact(&git.remote)) })
@@ -119,16 +124,28 @@ impl LocalWorker {
         self.images_restored.get_or_try_init(|| restore).await.copied()
     }
 
-    async fn download(&self, source: &HttpSource, task: &Task) -> Result<Download, StepError> {
-        if let Some(known) =
-            self.shared.settings.pins.known().downloads.lock().expect("no holder panics").get(source)
+    /// What is at a URL, asked once a build. With `bytes`, they are in the store then; without, the server may just say that what
+    /// was there last time still is.
+    async fn download(&self, source: &HttpSource, task: &Task, bytes: bool) -> Result<Download, StepError> {
+        let store = &self.shared.store;
+        let known = {
+            let downloads = self.shared.settings.pins.known().downloads.lock().expect("no holder panics");
+            downloads.get(source).cloned()
+        };
+        if let Some(known) = known
+            && (!bytes || store.has_blob(known.digest))
         {
-            return Ok(known.clone());
+            return Ok(known);
         }
         let authorization = self.shared.http_authorization(&source.url);
         let client = self.client(&source.url)?;
-        let download =
-            http::download(&client, &self.shared.store, source, authorization.as_deref(), task).await?;
+        let earlier = store
+            .known_download(&source.url)
+            .map_err(|e| StepError::with_source(format!("cannot look up `{}`", source.url), e))?
+            .filter(|earlier| !bytes || store.has_blob(earlier.digest))
+            .filter(|earlier| source.checksum.is_none_or(|checksum| checksum == earlier.digest));
+        let request = http::Request { source, authorization: authorization.as_deref(), earlier };
+        let download = http::download(&client, store, &request, task).await?;
         self.shared
             .settings
             .pins
@@ -141,7 +158,7 @@ impl LocalWorker {
     }
 
     async fn fetch_http(&self, source: &HttpSource, task: &Task) -> Result<Snapshot, StepError> {
-        let download = self.download(source, task).await?;
+        let download = self.download(source, task, true).await?;
         let (shared, name) = (self.shared.clone(), source.filename.clone());
         blocking(move || {
             let draft =

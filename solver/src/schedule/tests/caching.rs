@@ -200,6 +200,8 @@ async fn sources_go_by_what_they_are_now() {
             checksum: None,
             keep_git_dir: false,
             submodules: true,
+            commit_time: false,
+            by_commit: false,
         })
     };
     house.worker.set_pin("https://example.org/x", "v1");
