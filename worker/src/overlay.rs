@@ -21,14 +21,18 @@ use rustix::mount::{
 };
 
 /// How many layers the kernel lays on each other in one mount (`OVL_MAX_STACK`).
-pub const MAX_LAYERS: usize = 500;
+const MAX_STACK: usize = 500;
+
+/// How many layers a mount can have: the lowest ones may be a mount of their own, which is one layer of the other. A third
+/// level is more than the kernel allows (`FILESYSTEM_MAX_STACK_DEPTH`).
+pub const MAX_LAYERS: usize = 2 * MAX_STACK - 1;
 
 /// Why a root filesystem can't be mounted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OverlayError {
     /// More layers than the kernel takes.
-    #[error("{0} layers: overlayfs takes at most {MAX_LAYERS} in one mount")]
+    #[error("{0} layers: overlayfs takes at most {MAX_LAYERS}")]
     TooManyLayers(usize),
     /// A layer's directory can't be opened.
     #[error("layer {}", .path.display())]
@@ -106,11 +110,22 @@ pub fn mount(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd,
                 .map_err(|source| OverlayError::Mount { step: "make a layer read-only", source })?;
             Ok(tree)
         }
-        _ => overlay(lowers, upper),
+        _ if lowers.len() <= MAX_STACK => overlay(None, lowers, upper),
+        _ => {
+            // The lowest ones hide nothing that lies below them, so they can be seen as one.
+            let (lowest, rest) = lowers.split_at(MAX_STACK);
+            let lowest = overlay(None, lowest, None)?;
+            overlay(Some(lowest.as_fd()), rest, upper)
+        }
     }
 }
 
-fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, OverlayError> {
+/// Layers (lowest first) on `lowest`, a mount.
+fn overlay(
+    lowest: Option<BorrowedFd<'_>>,
+    lowers: &[&Path],
+    upper: Option<(&Path, &Path)>,
+) -> Result<OwnedFd, OverlayError> {
     let fs = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step("open overlayfs"))?;
     let fs = fs.as_fd();
     fsconfig_set_string(fs, c"source", c"overlay").map_err(step("set overlayfs source"))?;
@@ -123,6 +138,9 @@ fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, O
         let dir = open_dir(path)?;
         fsconfig_set_fd(fs, c"lowerdir+", dir.as_fd())
             .map_err(|error| OverlayError::Layer { path: path.to_path_buf(), source: error.into() })?;
+    }
+    if let Some(lowest) = lowest {
+        fsconfig_set_fd(fs, c"lowerdir+", lowest).map_err(step("add the lowest layers"))?;
     }
     // A layer's own xattrs must not redirect lookups elsewhere, and equal layers must look equal.
     for (key, value) in

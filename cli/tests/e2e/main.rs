@@ -7,6 +7,7 @@ mod builds;
 mod explain;
 mod faults;
 mod images;
+mod layers;
 mod person;
 mod processes;
 mod records;

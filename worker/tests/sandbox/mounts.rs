@@ -1,8 +1,8 @@
 //! Mounts, and what they leave behind: nothing.
 
 use std::fs;
-use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use bricklayer_worker::overlay;
@@ -193,25 +193,81 @@ fn subtrees_do_not_leave_their_root() {
     assert_eq!(inode("nothere"), Err("nothere".to_owned()));
 }
 
+/// So many layers, lowest first; each has a file `top` and one of its own.
+fn layers(folder: &Path, count: usize) -> Vec<std::path::PathBuf> {
+    let layers: Vec<_> = (0..count).map(|n| folder.join(format!("a-long-name-for-layer-{n}"))).collect();
+    for (number, layer) in layers.iter().enumerate() {
+        fs::create_dir(layer).expect("make a directory");
+        for name in ["top", &format!("of-{number}")] {
+            fs::write(layer.join(name), number.to_string()).expect("write");
+        }
+    }
+    layers
+}
+
+fn read(root: &OwnedFd, name: &str) -> Option<String> {
+    let flags = rustix::fs::OFlags::RDONLY;
+    let file = rustix::fs::openat(root, name, flags, rustix::fs::Mode::empty()).ok()?;
+    std::io::read_to_string(fs::File::from(file)).ok()
+}
+
 #[test]
 fn many_layers_are_laid_on_each_other_in_order() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let layers: Vec<_> = (0..overlay::MAX_LAYERS + 1)
-        .map(|n| folder.path().join(format!("a-long-name-for-layer-{n}")))
-        .collect();
-    for (number, layer) in layers.iter().enumerate() {
-        fs::create_dir(layer).expect("make a directory");
-        fs::write(layer.join("top"), number.to_string()).expect("write");
-    }
+    let layers = layers(folder.path(), overlay::MAX_LAYERS + 1);
     let paths: Vec<&Path> = layers.iter().map(|path| path.as_path()).collect();
-    let most = overlay::mount(&paths[..overlay::MAX_LAYERS], None).expect("mount");
-    let top = rustix::fs::openat(&most, "top", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty())
-        .expect("open");
-    let mut buffer = [0; 8];
-    let length = rustix::io::read(&top, &mut buffer).expect("read");
-    assert_eq!(&buffer[..length], b"499");
+    for count in [500, 501, 600, overlay::MAX_LAYERS] {
+        let mount = overlay::mount(&paths[..count], None).expect("mount");
+        assert_eq!(read(&mount, "top"), Some((count - 1).to_string()));
+        assert_eq!(read(&mount, "of-0").as_deref(), Some("0"));
+        assert_eq!(read(&mount, &format!("of-{count}")), None);
+    }
     let error = overlay::mount(&paths, None).expect_err("too many");
-    assert_eq!(error.to_string(), "501 layers: overlayfs takes at most 500 in one mount");
+    assert_eq!(error.to_string(), "1000 layers: overlayfs takes at most 999");
+}
+
+#[test]
+fn deep_stacks_are_changed_like_flat_ones() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let layers = layers(folder.path(), 600);
+    let whiteout = |at: usize, name: &str| {
+        let kind = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, layers[at].join(name), kind, rustix::fs::Mode::empty(), 0)
+            .expect("mknod");
+    };
+    // Below, above and across the place where the stack is parted (500).
+    for (at, hidden) in [(100, "of-50"), (550, "of-520"), (599, "of-3")] {
+        whiteout(at, hidden);
+    }
+    for (at, name) in [(10, "old"), (590, "new")] {
+        fs::create_dir(layers[at].join("dir")).expect("make a directory");
+        fs::write(layers[at].join("dir").join(name), name).expect("write");
+    }
+    let opaque = "trusted.overlay.opaque";
+    rustix::fs::setxattr(layers[590].join("dir"), opaque, b"y", rustix::fs::XattrFlags::empty())
+        .expect("set");
+
+    let root = Root::new();
+    let mut paths: Vec<&Path> = layers.iter().map(|path| path.as_path()).collect();
+    let base = root.base();
+    paths.insert(0, &base);
+    let upper = root.upper();
+    let mut command = root.shell(
+        "ls | grep -c ^of-; ls dir; cat top; echo; rm of-1 of-540 && rm -r dir && mkdir dir && touch dir/x && \
+         mv of-2 moved && chmod 600 of-10 && ln of-599 link && ls | grep -c ^of-",
+    );
+    let work = root.folder.path().join("deep");
+    fs::create_dir(&work).expect("make a directory");
+    command.root = overlay::mount(&paths, Some((&upper, &work))).expect("mount the root");
+    assert_eq!(output(command), "597\nnew\n599\n594\n");
+    assert_eq!(
+        root.changes(),
+        ["dir", "dir/x", "link", "moved", "of-1", "of-10", "of-2", "of-540", "of-599"].map(str::to_owned)
+    );
+    let kind = |name: &str| fs::symlink_metadata(upper.join(name)).expect("stat").file_type();
+    assert!(["of-1", "of-2", "of-540"].iter().all(|name| kind(name).is_char_device()));
+    let mut value = [0; 1];
+    assert_eq!(rustix::fs::getxattr(upper.join("dir"), opaque, &mut value).ok(), Some(1));
 }
 
 #[test]

@@ -61,6 +61,18 @@ fn parents_come_first_and_the_root_only_if_it_is_special() {
 }
 
 #[test]
+fn sockets_are_left_out() {
+    let tree = tempfile::tempdir().unwrap();
+    fs::write(tree.path().join("file"), "").unwrap();
+    let before = content_digest(tree.path()).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(tree.path().join("socket")).unwrap();
+    let mut tar = Vec::new();
+    pack(tree.path(), &mut tar, &PLAIN, &|_| {}).unwrap();
+    assert_eq!(names(&tar), ["file"]);
+    assert_eq!(content_digest(tree.path()).unwrap(), before);
+}
+
+#[test]
 fn what_no_layer_can_hold_is_named() {
     let fails = |make: &dyn Fn(&std::path::Path)| {
         let tree = tempfile::tempdir().unwrap();
