@@ -55,6 +55,8 @@ pub struct BuildRequest {
     pub cgroup_parent: Option<String>,
     /// Limits for each RUN.
     pub limits: Limits,
+    /// An OCI runtime (an absolute path) that RUNs run under; `None`: our own sandbox.
+    pub oci_runtime: Option<PathBuf>,
     /// SOURCE_DATE_EPOCH, in seconds since 1970: nothing in the image is newer.
     pub source_date_epoch: Option<i64>,
     /// `HTTP_PROXY` and the like, for RUN and for downloads; never in keys or history.

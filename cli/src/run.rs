@@ -60,6 +60,8 @@ pub struct RunRequest {
     pub capabilities: CapabilityChanges,
     /// Can it write to what is mounted only?
     pub read_only: bool,
+    /// An OCI runtime (an absolute path) that it runs under; `None`: our own sandbox.
+    pub oci_runtime: Option<PathBuf>,
 }
 
 /// Something mounted into a container.
@@ -92,6 +94,8 @@ pub struct Container {
     builder: Builder,
     root: WritableRoot,
     command: sandbox::Command,
+    /// What an OCI runtime needs.
+    _scratch: Option<tempfile::TempDir>,
 }
 
 impl Builder {
@@ -123,8 +127,21 @@ impl Builder {
         let root = worker.writable_image(&source, &task, &cancel).await.map_err(step_failed)?;
         let builder = self.clone();
         self.blocking(move || {
-            let command = command(&request, &parts.config.config, &root)?;
-            Ok(Container { builder, root, command })
+            let mut command = command(&request, &parts.config.config, &root)?;
+            let mut scratch = None;
+            if let Some(program) = request.oci_runtime.clone() {
+                let directory = builder
+                    .store
+                    .scratch()
+                    .map_err(|e| Error::because("cannot make a scratch directory", e))
+                    .and_then(|above| {
+                        tempfile::tempdir_in(&above)
+                            .map_err(|e| Error::because("cannot make a scratch directory", e))
+                    })?;
+                command.runtime = Some(sandbox::Runtime { program, scratch: directory.path().to_owned() });
+                scratch = Some(directory);
+            }
+            Ok(Container { builder, root, command, _scratch: scratch })
         })
         .await
     }
@@ -153,7 +170,7 @@ impl Container {
         output: impl Fn(Stream, &[u8]) + Send + 'static,
         cancel: CancellationToken,
     ) -> Result<Exit, Error> {
-        let Self { builder, root, mut command } = self;
+        let Self { builder, root, mut command, _scratch } = self;
         command.stdio = stdio;
         if command.stdio.terminal.is_some() && !command.env.iter().any(|v| v.starts_with("TERM=")) {
             command.env.push("TERM=xterm".to_owned());
@@ -172,7 +189,7 @@ impl Container {
                 SandboxError::Cancelled => Error::Cancelled,
                 error => Error::because("cannot run the container", error),
             });
-            drop(root);
+            drop((root, _scratch));
             exit
         };
         builder.blocking(run).await
@@ -209,6 +226,7 @@ fn command(request: &RunRequest, config: &RunConfig, root: &WritableRoot) -> Res
         capabilities: request.capabilities,
         read_only: request.read_only,
         stdio: Stdio::default(),
+        runtime: None,
         hostname: Some(hostname),
         extra_hosts: request.extra_hosts.clone(),
         shm_size: request.shm_size,

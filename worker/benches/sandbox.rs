@@ -30,6 +30,7 @@ fn command(folder: &Path, network: Network) -> Command {
         capabilities: CapabilityChanges::default(),
         read_only: false,
         stdio: Stdio::default(),
+        runtime: None,
         hostname: None,
         extra_hosts: Vec::new(),
         shm_size: None,

@@ -43,6 +43,8 @@ pub struct WorkerSettings {
     pub allow_host_network: bool,
     /// `security.insecure` is allowed.
     pub allow_insecure: bool,
+    /// An OCI runtime (absolute) that runs commands; `None`: our own sandbox.
+    pub oci_runtime: Option<PathBuf>,
     /// Proxy variables for downloads and for git (RUN gets its own with the op).
     pub proxy: Vec<(String, String)>,
     /// Files made by the build are not newer than this (seconds since 1970).

@@ -447,6 +447,7 @@ fn base_settings(builder: &Builder, request: &BuildRequest, pins: Pins) -> Worke
         allow_host_network: request.network == bricklayer_solver::op::Network::Host
             || request.entitlements.contains(&Entitlement::NetworkHost),
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
+        oci_runtime: request.oci_runtime.clone(),
         proxy: request.proxy.iter().chain(inherited).cloned().collect(),
         source_date_epoch: None,
         pins,

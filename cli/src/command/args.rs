@@ -176,6 +176,10 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 
+    /// An OCI runtime such as runc or crun that RUN steps run under, instead of the sandbox of this program [env: BRICKLAYER_OCI_RUNTIME]
+    #[arg(long, value_name = "PROGRAM", help_heading = "RUN steps")]
+    pub(crate) oci_runtime: Option<PathBuf>,
+
     /// Only check the Dockerfile: --call=check
     #[arg(long, help_heading = "Instead of building")]
     pub(crate) check: bool,
@@ -373,6 +377,10 @@ pub(crate) struct RunArgs {
     pub(crate) cgroup_parent: Option<String>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+
+    /// An OCI runtime such as runc or crun that makes the container, instead of this program [env: BRICKLAYER_OCI_RUNTIME]
+    #[arg(long, value_name = "PROGRAM", help_heading = "Rights")]
+    pub(crate) oci_runtime: Option<PathBuf>,
 
     // Known from Docker, and not there.
     #[arg(short, long, hide = true)]

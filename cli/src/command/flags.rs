@@ -87,6 +87,7 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
         ulimits: args.ulimits.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
         cgroup_parent: args.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         limits: limits(&args.limits)?,
+        oci_runtime: oci_runtime(args.oci_runtime.as_deref(), environment)?,
         source_date_epoch,
         proxy,
         jobs: match args.jobs {
@@ -486,6 +487,31 @@ fn label(text: &str) -> Result<(String, String), Usage> {
         None if !text.trim().is_empty() => Ok((text.to_owned(), String::new())),
         _ => Err(Usage::new(format!("--label `{text}` has no name"))),
     }
+}
+
+/// The OCI runtime as typed, or that of the environment: a path, or a name that is looked for in PATH.
+pub(crate) fn oci_runtime(typed: Option<&Path>, environment: &Environment) -> Result<Option<PathBuf>, Usage> {
+    const VARIABLE: &str = "BRICKLAYER_OCI_RUNTIME";
+    let (what, name) = match (typed, environment.setting(VARIABLE)) {
+        (Some(typed), _) => ("--oci-runtime", typed),
+        (None, Some(name)) => (VARIABLE, Path::new(name)),
+        (None, None) => return Ok(None),
+    };
+    let fail = |why: &str| Usage::new(format!("{what} `{}`: {why}", name.display()));
+    let is_program = |path: &Path| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    if name.components().count() > 1 {
+        let path = environment.path(name);
+        return if is_program(&path) { Ok(Some(path)) } else { Err(fail("there is no such program")) };
+    }
+    let directories =
+        environment.get("PATH").unwrap_or_default().split(':').filter(|dir| dir.starts_with('/'));
+    let found = directories.map(|directory| Path::new(directory).join(name)).find(|path| is_program(path));
+    found.map(Some).ok_or_else(|| {
+        fail("there is no such program in PATH").hint("such as runc or crun: apt-get install runc")
+    })
 }
 
 /// The platform as typed, or that of the environment.

@@ -10,7 +10,7 @@ use super::attach::Attachment;
 use super::display::one_line;
 use super::environment::Environment;
 use super::errors::Failure;
-use super::flags::{default_platform, network, platform, proxies, pull};
+use super::flags::{default_platform, network, oci_runtime, platform, proxies, pull};
 use super::images::{open, start};
 use super::limits::limits;
 use super::usage::Usage;
@@ -140,6 +140,7 @@ pub(crate) fn request(args: &RunArgs, environment: &Environment) -> Result<RunRe
         cgroup_parent: args.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         capabilities,
         read_only: args.read_only,
+        oci_runtime: oci_runtime(args.oci_runtime.as_deref(), environment)?,
     })
 }
 

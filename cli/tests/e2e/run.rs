@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use crate::faults::{mounts_of, processes_with};
 use crate::person::Person;
-use crate::support::{Bench, Printed, RegistryServer, wait_for};
+use crate::support::{Bench, Printed, RegistryServer, tool, wait_for};
 
 /// A store with the image `app`, whose config says everything that `run` looks at.
 fn bench() -> Bench {
@@ -238,4 +238,65 @@ fn an_image_that_is_not_there_is_pulled() {
     assert_eq!(again.text, "again\n");
     let always = run(&other, &["--pull", &name, "true"]);
     assert_eq!(always.code, Some(125), "{}", always.text);
+}
+
+#[test]
+fn an_oci_runtime_runs_builds_and_containers_and_leaves_nothing_when_killed() {
+    let bench = bench();
+    let store = bench.store();
+    let store = store.to_str().unwrap();
+    let dockerfile = "FROM base\nRUN --mount=type=secret,id=s --mount=type=cache,target=/c cat /run/secrets/s > /seen; grep -c . /proc/1/cmdline >> /seen\n\
+                      RUN ls -a / /etc > /list\n";
+    let context = bench.context("oci", &[("Dockerfile", dockerfile), ("secret", "value\n")]);
+    let context = context.to_str().unwrap();
+    let build = |runtime: &str, out: &str| {
+        let secret = format!("id=s,src={context}/secret");
+        let output = format!("type=local,dest={out}");
+        bench
+            .build(&["--oci-runtime", runtime, "--no-cache", "--secret", &secret, "-o", &output, context])
+            .fine();
+        (
+            fs::read_to_string(bench.path(&format!("{out}/seen"))).unwrap(),
+            fs::read_to_string(bench.path(&format!("{out}/list"))).unwrap(),
+        )
+    };
+    let runc = build("runc", "runc");
+    assert!(runc.0.starts_with("value\n"), "{}", runc.0);
+    assert_eq!(build("crun", "crun"), runc);
+
+    let missing = bench.build(&["--oci-runtime", "no-such-runtime", context]);
+    assert_eq!(missing.code, Some(2));
+    assert!(
+        missing.text.contains("--oci-runtime `no-such-runtime`: there is no such program in PATH"),
+        "{}",
+        missing.text
+    );
+    let none = bench.command(&["run", "app"]).env("BRICKLAYER_OCI_RUNTIME", "/dev/null").output().unwrap();
+    assert_eq!(none.status.code(), Some(125));
+
+    for runtime in ["runc", "crun"] {
+        let word = format!("e2e-{runtime}-{}", std::process::id());
+        let args = [
+            "run",
+            "--oci-runtime",
+            runtime,
+            "-u",
+            "0",
+            "app",
+            &format!("echo {word}; sleep 600; echo {word}"),
+        ];
+        let mut child = bench.command(&args).spawn().unwrap();
+        wait_for("the command runs", || processes_with(&word).iter().any(|line| line.starts_with("/bin/sh")));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_for("its processes are gone", || {
+            processes_with(&word).is_empty() && processes_with(store).is_empty()
+        });
+        assert_eq!(mounts_of(store), 0);
+        run(&bench, &["--oci-runtime", runtime, "app", "true"]).fine();
+        let groups = tool("find", &["/sys/fs/cgroup", "-path", &format!("*/bricklayer/{}-*", child.id())]);
+        assert_eq!(groups, "", "{runtime}");
+        let left: Vec<_> = fs::read_dir(bench.store().join("ingest")).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }

@@ -88,7 +88,7 @@ impl Rules<'_> {
 fn read_rules(root: &Root, directory: &Path) -> Gitignore {
     let mut text = Vec::new();
     if let Ok(file) = root.open_file(&directory.join(".gitignore")) {
-        let _ = std::fs::File::from(file).take(LONGEST).read_to_end(&mut text);
+        let _ = file.take(LONGEST).read_to_end(&mut text);
     }
     let mut builder = GitignoreBuilder::new("");
     for line in String::from_utf8_lossy(&text).lines() {

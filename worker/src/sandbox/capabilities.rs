@@ -104,6 +104,16 @@ fn bit(name: &str) -> Result<Option<u64>, UnknownCapability> {
     number.map(|number| Some(1 << number)).ok_or_else(|| UnknownCapability(name.to_owned()))
 }
 
+/// The names of a set, as OCI has them, as far as the kernel knows them.
+pub(super) fn names_of(set: u64) -> Vec<String> {
+    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let known = NAMES.iter().take(last.map_or(NAMES.len(), |last: usize| last.saturating_add(1)));
+    let has = |(number, name): (usize, &&str)| (set & 1 << number != 0).then(|| format!("CAP_{name}"));
+    known.enumerate().filter_map(has).collect()
+}
+
 /// The number of a capability of [`NAMES`], which must be one of them.
 pub(super) const fn number(name: &str) -> u32 {
     let mut number = 0;

@@ -54,6 +54,14 @@ pub enum SandboxError {
         /// What the kernel said.
         source: Option<io::Error>,
     },
+    /// An OCI runtime could not make the sandbox.
+    #[error("{program}: {message}")]
+    Runtime {
+        /// The runtime.
+        program: String,
+        /// What it said.
+        message: String,
+    },
     /// The kernel refused a part of the sandbox.
     #[error("set up the sandbox: {step}")]
     Setup {

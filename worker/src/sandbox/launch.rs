@@ -4,8 +4,10 @@
 //! the namespaces live on with the process alone.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bricklayer_solver::op::{Network, Security};
@@ -16,8 +18,9 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio_util::sync::CancellationToken;
 
-use super::cgroup::Group;
+use super::cgroup::{Devices, Group};
 use super::follow::{Input, Streams, follow};
+use super::oci::{self, NotStarted, Runtime};
 use super::socket::Forwarding;
 use super::stdio::Terminal;
 use super::stub::Stubs;
@@ -40,6 +43,8 @@ pub(super) struct Running {
     upper: OwnedFd,
     program: String,
     cwd: String,
+    /// The runtime that it runs under, and what that has written about itself.
+    runtime: Option<(PathBuf, File)>,
     notes: Vec<String>,
 }
 
@@ -59,7 +64,7 @@ fn c_string(what: &str, text: &str) -> Result<CString, SandboxError> {
 }
 
 /// The environment: of several variables with one name the last counts, at the place of the first.
-fn environment(given: &[String], home: &str) -> Vec<String> {
+pub(super) fn environment(given: &[String], home: &str) -> Vec<String> {
     let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     let mut result: Vec<String> = Vec::with_capacity(given.len() + 2);
     let mut places = std::collections::HashMap::new();
@@ -131,8 +136,12 @@ impl Words {
 pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
     let words = Words::of(&command)?;
     let limits = limits::resolve(&command.ulimits)?;
-    let guard = command.security == Security::Sandbox;
-    let group = Group::new(&command.limits, command.cgroup_parent.as_deref(), guard)?;
+    let devices = match (&command.runtime, command.security) {
+        (Some(_), _) => Devices::ByRuntime,
+        (None, Security::Sandbox) => Devices::Guarded,
+        (None, Security::Insecure) => Devices::All,
+    };
+    let group = Group::new(&command.limits, command.cgroup_parent.as_deref(), devices)?;
     let mut streams = Streams { control: command.stdio.control.take(), ..Streams::default() };
     let pipes = match command.stdio.terminal {
         Some(_) => None,
@@ -144,9 +153,16 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
     };
     let program = command.args.first().cloned().unwrap_or_default();
     let cwd = command.cwd.clone();
+    let runtime = command.runtime.take();
     let mut stubs = Stubs::default();
     let input = command.stdio.input.take();
-    let inside = Inside { words: &words, limits: &limits, group: &group, pipes: pipes.as_ref() };
+    let inside = Inside {
+        words: &words,
+        limits: &limits,
+        group: &group,
+        pipes: pipes.as_ref(),
+        runtime: runtime.as_ref(),
+    };
     let started = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("sandbox".to_owned());
         let handle = thread
@@ -167,7 +183,7 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
         handle.join().map_err(|_| SandboxError::setup("start the sandbox", io::ErrorKind::Other))?
     });
     match started {
-        Ok(Started { child, helpers, network, terminal, notes }) => {
+        Ok(Started { child, helpers, network, terminal, log, notes }) => {
             if let Some(Terminal { ours, its }) = terminal {
                 streams.input = input.map(|from| follow_input(from, &ours, true)).transpose()?;
                 streams.stdout = Some(ours);
@@ -183,6 +199,7 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
                 upper,
                 program,
                 cwd,
+                runtime: runtime.map(|runtime| runtime.program).zip(log),
                 notes,
             })
         }
@@ -220,6 +237,8 @@ struct Started {
     helpers: Helpers,
     network: Option<Private>,
     terminal: Option<Terminal>,
+    /// Of an OCI runtime.
+    log: Option<File>,
     notes: Vec<String>,
 }
 
@@ -230,6 +249,7 @@ struct Inside<'a> {
     group: &'a Group,
     /// What the command reads and writes, where it has no terminal.
     pipes: Option<&'a [OwnedFd; 3]>,
+    runtime: Option<&'a Runtime>,
 }
 
 impl Inside<'_> {
@@ -256,6 +276,29 @@ impl Inside<'_> {
             Some(network) => network.resolver().map_err(setup("start a name server"))?,
             None => None,
         };
+        let resolv_conf = match &network {
+            Some(network) => network.resolv_conf(),
+            None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        };
+        if let Some(runtime) = self.runtime {
+            let with = oci::Surroundings {
+                runtime,
+                limits: self.limits,
+                group: self.group,
+                pipes: self.pipes,
+                network: network.as_ref(),
+                resolv_conf,
+            };
+            let oci::Started { child, sockets, terminal, log } = oci::start(command, with, stubs)?;
+            return Ok(Started {
+                child,
+                helpers: (resolver, sockets),
+                network,
+                terminal,
+                log: Some(log),
+                notes,
+            });
+        }
         unshare(Namespaces { mount: true, uts: true, ipc: true, network: own_network })
             .map_err(setup("make namespaces"))?;
         let hostname = command.hostname.as_deref().unwrap_or(HOSTNAME);
@@ -263,10 +306,6 @@ impl Inside<'_> {
         if own_network {
             netlink::loopback_up().map_err(setup("bring up the loopback interface"))?;
         }
-        let resolv_conf = match &network {
-            Some(network) => network.resolv_conf(),
-            None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-        };
         if let Some(network) = &network {
             enter_network(network.namespace()).map_err(setup("enter a network namespace"))?;
         }
@@ -324,6 +363,7 @@ impl Inside<'_> {
             mask_file: Some(tree.mask_file.as_fd()),
             enter_groups: &procs,
             group: self.group.unified(),
+            group_namespace: true,
             group_mount: tree.groups.as_ref().map(|fd| fd.as_fd()),
             // Where there is no hierarchy of version 2 the directory stays empty.
             group_mount_optional: true,
@@ -338,7 +378,14 @@ impl Inside<'_> {
             filter: filter.as_deref(),
         };
         let child = spawn(&plan).map_err(setup("start the supervisor"))?;
-        Ok(Started { child, helpers: (resolver, tree.sockets), network, terminal: tree.terminal, notes })
+        Ok(Started {
+            child,
+            helpers: (resolver, tree.sockets),
+            network,
+            terminal: tree.terminal,
+            log: None,
+            notes,
+        })
     }
 }
 
@@ -380,6 +427,23 @@ impl Running {
                         exit.signal = Some(signal);
                     }
                 }
+                if let Some((runtime, log)) = &mut self.runtime
+                    && !exit.success()
+                {
+                    match oci::not_started(log) {
+                        None => {}
+                        Some(NotStarted::Missing(reason)) => {
+                            (exit.code, exit.not_started) = (127, Some(reason));
+                        }
+                        Some(NotStarted::Refused(reason)) => {
+                            (exit.code, exit.not_started) = (126, Some(reason));
+                        }
+                        Some(NotStarted::Failed(message)) => {
+                            let program = runtime.display().to_string();
+                            return Err(SandboxError::Runtime { program, message });
+                        }
+                    }
+                }
                 if !exit.success() {
                     exit.notes.extend(self.network.as_ref().and_then(Private::dropped));
                 }
@@ -387,6 +451,10 @@ impl Running {
                 exit.peak_memory = self.group.peak_memory();
                 exit.cpu_time = self.group.cpu_time().or(Some(Duration::from_micros(cpu_time)));
                 Ok(exit)
+            }
+            Outcome::Failed { stage: Stage::Exec | Stage::MagicLink, error } if self.runtime.is_some() => {
+                let program = self.runtime.map(|(program, _)| program.display().to_string());
+                Err(SandboxError::setup(format!("execute {}", program.unwrap_or_default()), error))
             }
             Outcome::Failed { stage: Stage::Exec | Stage::MagicLink, error } => {
                 exit.code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };

@@ -68,6 +68,14 @@ pub(super) fn resolve(wanted: &[(String, u64, u64)]) -> Result<Vec<(u32, u64, u6
     Ok(limits)
 }
 
+/// The name of a limit.
+pub(super) fn name(number: u32) -> Option<&'static str> {
+    if number == 11 {
+        return Some("sigpending");
+    }
+    TABLE.iter().find(|row| row.2 == number).map(|row| row.0)
+}
+
 fn own_hard(resource: Resource) -> u64 {
     let Rlimit { maximum, .. } = getrlimit(resource);
     maximum.unwrap_or(UNLIMITED)

@@ -9,6 +9,7 @@ mod error;
 mod follow;
 mod launch;
 mod limits;
+mod oci;
 mod policy;
 mod rootfs;
 mod seccomp;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use capabilities::{CapabilityChanges, UnknownCapability};
 pub use error::SandboxError;
+pub use oci::Runtime;
 pub use stdio::{Control, Size, Stdio};
 
 /// What is to be run, and in which surroundings.
@@ -54,6 +56,8 @@ pub struct Command {
     pub read_only: bool,
     /// Where its standard input, output and error lead.
     pub stdio: Stdio,
+    /// An OCI runtime that makes the sandbox; `None`: we do.
+    pub runtime: Option<Runtime>,
     /// The host name inside; `None`: [`HOSTNAME`].
     pub hostname: Option<String>,
     /// More lines for /etc/hosts: name and address.

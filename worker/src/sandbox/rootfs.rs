@@ -60,12 +60,16 @@ fn failed(step: &str) -> impl FnOnce(Errno) -> SandboxError {
     move |error| SandboxError::setup(step, error)
 }
 
+/// For files of ours.
+pub(super) const NO_SUID_DEV: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
 const NO_SUID_DEV_EXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// A new filesystem that is attached nowhere.
-fn filesystem(
+pub(super) fn filesystem(
     kind: &str,
     options: &[(&str, &str)],
     attributes: MountAttrFlags,
@@ -82,7 +86,7 @@ fn filesystem(
     make().map_err(failed(&format!("make a {kind} filesystem")))
 }
 
-fn clone_tree(at: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+pub(super) fn clone_tree(at: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
@@ -90,12 +94,12 @@ fn clone_tree(at: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
     open_tree(at, path, flags)
 }
 
-fn attach(mount: BorrowedFd<'_>, at: BorrowedFd<'_>) -> rustix::io::Result<()> {
+pub(super) fn attach(mount: BorrowedFd<'_>, at: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, c"", at, c"", flags)
 }
 
-fn open_path(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_path(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(at, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -122,31 +126,15 @@ pub(super) fn build(request: Request<'_>, stubs: &mut Stubs) -> Result<Tree, San
     let terminal = devices(dev.as_fd(), &request)?;
     let groups = system(&request, sys.as_fd(), mask_directory.as_fd(), mask_file.as_fd())?;
 
-    let mut context = Context {
-        root,
-        scratch: &scratch,
-        no_devices: request.no_devices,
-        forbidden: Vec::new(),
-        sockets: Vec::new(),
-    };
+    let mut context = Context::new(root, &scratch, request.no_devices);
     for fd in [&proc, &sys] {
-        let stat = rustix::fs::fstat(fd).map_err(failed("look at a system directory"))?;
-        context.forbidden.push((stat.st_dev, stat.st_ino));
+        context.forbid(fd.as_fd())?;
     }
-    for (target, content) in [("/etc/hosts", &request.hosts), ("/etc/resolv.conf", &request.resolv_conf)] {
-        let what = Attached::SecretFile { data: content.clone().into_bytes(), mode: 0o644, uid: 0, gid: 0 };
-        context.mount(AttachedMount { target: target.to_owned(), what }, stubs)?;
-    }
+    context.files(request.hosts, request.resolv_conf, stubs)?;
     for mount in request.mounts {
         context.mount(mount, stubs)?;
     }
-    let keep = Missing::Keep { uid: request.user.uid, gid: request.user.gid };
-    match place(root, request.cwd, Want::Directory, keep, &context.forbidden, stubs) {
-        Ok(_) => {}
-        // It may lie in /proc, which is not there yet: pid 1 finds out.
-        Err(error) if error.raw_os_error() == Some(Errno::ROFS.raw_os_error()) => {}
-        Err(source) => return Err(SandboxError::Cwd { path: request.cwd.to_owned(), source }),
-    }
+    context.working_directory(request.cwd, request.user, stubs)?;
     if request.read_only {
         // Last: mount points were made in it, and what is mounted on them keeps its own attributes.
         set_attributes(root, Attributes::READ_ONLY, false)
@@ -157,7 +145,7 @@ pub(super) fn build(request: Request<'_>, stubs: &mut Stubs) -> Result<Tree, San
 
 /// A directory of the root filesystem that a system filesystem goes on: a real one. If there is none it is made, and
 /// stays.
-fn system_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, SandboxError> {
+pub(super) fn system_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, SandboxError> {
     let step = format!("open /{name} in the root filesystem");
     let directory = match open_path(root, name) {
         Err(Errno::NOENT) => {
@@ -178,13 +166,13 @@ fn system_directory(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Sandbox
 }
 
 /// Files in memory, on a filesystem that nobody sees as a whole.
-struct Scratch {
+pub(super) struct Scratch {
     root: OwnedFd,
     next: std::cell::Cell<u32>,
 }
 
 impl Scratch {
-    fn new() -> Result<Self, SandboxError> {
+    pub(super) fn new() -> Result<Self, SandboxError> {
         let attributes = NO_SUID_DEV_EXEC;
         let root = filesystem("tmpfs", &[("mode", "0700")], attributes)?;
         Ok(Self { root, next: std::cell::Cell::new(0) })
@@ -382,19 +370,94 @@ fn system(
     }
 }
 
-struct Context<'a> {
+/// Mounts things on a root filesystem.
+pub(super) struct Context<'a> {
     root: BorrowedFd<'a>,
     scratch: &'a Scratch,
     no_devices: bool,
     /// Where nothing is made: the directory below /proc would be hidden, and left behind in the layer.
     forbidden: Vec<(u64, u64)>,
-    sockets: Vec<Forwarding>,
+    /// What leads outside, for as long as the command runs.
+    pub(super) sockets: Vec<Forwarding>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(super) fn new(root: BorrowedFd<'a>, scratch: &'a Scratch, no_devices: bool) -> Self {
+        Self { root, scratch, no_devices, forbidden: Vec::new(), sockets: Vec::new() }
+    }
+
+    /// Nothing is made in this directory.
+    pub(super) fn forbid(&mut self, directory: BorrowedFd<'_>) -> Result<(), SandboxError> {
+        let stat = rustix::fs::fstat(directory).map_err(failed("look at a system directory"))?;
+        self.forbidden.push((stat.st_dev, stat.st_ino));
+        Ok(())
+    }
+
+    /// Mounts /etc/hosts and /etc/resolv.conf with these contents.
+    pub(super) fn files(
+        &mut self,
+        hosts: String,
+        resolv_conf: String,
+        stubs: &mut Stubs,
+    ) -> Result<(), SandboxError> {
+        for (target, content) in [("/etc/hosts", hosts), ("/etc/resolv.conf", resolv_conf)] {
+            let what = Attached::SecretFile { data: content.into_bytes(), mode: 0o644, uid: 0, gid: 0 };
+            self.mount(AttachedMount { target: target.to_owned(), what }, stubs)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the working directory if it is missing.
+    pub(super) fn working_directory(
+        &self,
+        cwd: &str,
+        user: &User,
+        stubs: &mut Stubs,
+    ) -> Result<(), SandboxError> {
+        let keep = Missing::Keep { uid: user.uid, gid: user.gid };
+        match place(self.root, cwd, Want::Directory, keep, &self.forbidden, stubs) {
+            Ok(_) => Ok(()),
+            // It may lie in /proc, which is not there yet: pid 1 finds out.
+            Err(error) if error.raw_os_error() == Some(Errno::ROFS.raw_os_error()) => Ok(()),
+            Err(source) => Err(SandboxError::Cwd { path: cwd.to_owned(), source }),
+        }
+    }
+
     fn mount(&mut self, mount: AttachedMount, stubs: &mut Stubs) -> Result<(), SandboxError> {
         let AttachedMount { target, what } = mount;
-        let fail = |source: io::Error| SandboxError::Mount { target: target.clone(), source };
+        let (tree, want) = self.tree(&target, what)?;
+        self.put(&target, tree, want, stubs)
+    }
+
+    /// The same, but what would lie in the directory `above` is given back, with whether it is a directory.
+    pub(super) fn mount_unless_below(
+        &mut self,
+        mount: AttachedMount,
+        above: BorrowedFd<'_>,
+        stubs: &mut Stubs,
+    ) -> Result<Option<(OwnedFd, bool)>, SandboxError> {
+        let AttachedMount { target, what } = mount;
+        let (tree, want) = self.tree(&target, what)?;
+        if self.is_below(&target, above) {
+            return Ok(Some((tree, want == Want::Directory)));
+        }
+        self.put(&target, tree, want, stubs)?;
+        Ok(None)
+    }
+
+    /// Does a path lead into a directory, as far as it exists?
+    fn is_below(&self, path: &str, above: BorrowedFd<'_>) -> bool {
+        let id = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+        let wanted = id(above);
+        Path::new(path).ancestors().skip(1).any(|ancestor| {
+            let found = crate::overlay::open_in(self.root, ancestor, OFlags::PATH);
+            found.is_ok_and(|found| wanted.is_some() && id(found.as_fd()) == wanted)
+        })
+    }
+
+    /// What is to be mounted, as a mount that is attached nowhere.
+    fn tree(&mut self, target: &str, what: Attached) -> Result<(OwnedFd, Want), SandboxError> {
+        let fail = |source: io::Error| SandboxError::Mount { target: target.to_owned(), source };
         let tree = match what {
             Attached::Tree { fd, read_only } => {
                 let mut add = Attributes::default();
@@ -437,9 +500,14 @@ impl Context<'_> {
         };
         let stat = rustix::fs::fstat(&tree).map_err(|error| fail(error.into()))?;
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        let want = if is_directory { Want::Directory } else { Want::File };
+        Ok((tree, if is_directory { Want::Directory } else { Want::File }))
+    }
+
+    /// Attaches a mount.
+    fn put(&self, target: &str, tree: OwnedFd, want: Want, stubs: &mut Stubs) -> Result<(), SandboxError> {
+        let fail = |source: io::Error| SandboxError::Mount { target: target.to_owned(), source };
         let Place { fd, path } =
-            place(self.root, &target, want, Missing::Stub, &self.forbidden, stubs).map_err(fail)?;
+            place(self.root, target, want, Missing::Stub, &self.forbidden, stubs).map_err(fail)?;
         if path.is_empty() || path.first().is_some_and(|first| first == "proc") {
             return Err(fail(io::Error::from_raw_os_error(Errno::PERM.raw_os_error())));
         }

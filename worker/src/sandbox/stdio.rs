@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// What a command's standard input, output and error are connected to. By default it reads nothing, and writes to two
@@ -108,6 +108,11 @@ impl Terminal {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let ours = rustix::fs::openat(devpts, c"ptmx", flags, Mode::empty())?;
         Self::behind(ours, size)
+    }
+
+    /// A new terminal of the host, for a runtime that makes one of its own and passes on what goes through it.
+    pub(super) fn of_host(size: Size) -> io::Result<Self> {
+        Self::behind(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?, size)
     }
 
     /// The other end of a terminal whose near end is given.

@@ -71,6 +71,7 @@ impl Shared {
                 None => {}
             }
         }
+        let runtime = self.runtime(&mut held)?;
         let upper = writable.upper()?;
         let WritableRoot { root, draft } = writable;
         let command = sandbox::Command {
@@ -86,6 +87,7 @@ impl Shared {
             capabilities: sandbox::CapabilityChanges::default(),
             read_only: false,
             stdio: sandbox::Stdio::default(),
+            runtime,
             hostname: exec.hostname.clone(),
             extra_hosts: exec.extra_hosts.clone(),
             shm_size: exec.shm_size,
@@ -140,6 +142,15 @@ impl Shared {
                 at::fset_mtime(upper.as_fd(), below.mtime)
             })
             .map_err(|e| StepError::with_source("cannot prepare the new layer", std::io::Error::from(e)))
+    }
+
+    /// The OCI runtime of this build, with a directory for one command.
+    fn runtime(&self, held: &mut Held) -> Result<Option<sandbox::Runtime>, StepError> {
+        let Some(program) = self.settings.oci_runtime.clone() else { return Ok(None) };
+        let scratch = self.scratch_dir()?;
+        let runtime = sandbox::Runtime { program, scratch: scratch.path().to_owned() };
+        held.scratch.push(scratch);
+        Ok(Some(runtime))
     }
 
     fn check_entitlements(&self, exec: &Exec) -> Result<(), StepError> {

@@ -110,6 +110,7 @@ impl Root {
             capabilities: CapabilityChanges::default(),
             read_only: false,
             stdio: Stdio::default(),
+            runtime: None,
             hostname: None,
             extra_hosts: Vec::new(),
             shm_size: None,

@@ -7,5 +7,6 @@ mod limits;
 mod mounts;
 mod network;
 mod processes;
+mod runtime;
 mod stdio;
 mod syscalls;

@@ -71,7 +71,7 @@ fn the_kernel_ends_what_a_killed_builder_leaves() {
 }
 
 /// Is there a process with this word among its arguments?
-fn running(word: &str) -> bool {
+pub(crate) fn running(word: &str) -> bool {
     std::fs::read_dir("/proc").expect("read /proc").flatten().any(|entry| {
         let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         arguments.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())

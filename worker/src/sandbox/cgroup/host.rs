@@ -20,6 +20,10 @@ pub(super) struct Hierarchies {
     pub(super) unified: Option<PathBuf>,
     /// Version 1: controller to mount point.
     pub(super) controllers: BTreeMap<String, PathBuf>,
+    /// Version 1: all mount points.
+    pub(super) legacy: Vec<PathBuf>,
+    /// Version 2: the mount point.
+    pub(super) unified_mount: Option<PathBuf>,
 }
 
 const CONTROLLERS: [&str; 6] = ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices"];
@@ -47,8 +51,12 @@ impl Hierarchies {
             let (kind, options) = (right.next(), right.nth(1).unwrap_or_default());
             let point = PathBuf::from(point);
             match kind {
-                Some("cgroup2") if found.unified.is_none() => found.unified = Some(point),
+                Some("cgroup2") if found.unified.is_none() => {
+                    found.unified = Some(point.clone());
+                    found.unified_mount = Some(point);
+                }
                 Some("cgroup") => {
+                    found.legacy.push(point.clone());
                     for controller in options.split(',').filter(|option| CONTROLLERS.contains(option)) {
                         found.controllers.entry(controller.to_owned()).or_insert_with(|| point.clone());
                     }
@@ -172,6 +180,8 @@ nonsense";
         assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
         let names: Vec<_> = found.controllers.keys().map(String::as_str).collect();
         assert_eq!(names, ["cpu", "cpuacct", "memory"]);
+        let legacy = ["cpu", "memory", "systemd"].map(|name| PathBuf::from("/sys/fs/cgroup").join(name));
+        assert_eq!(found.legacy, legacy);
     }
 
     #[test]

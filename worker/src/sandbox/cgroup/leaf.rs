@@ -140,6 +140,12 @@ fn reap(parent: &Path) {
 
 /// Kills what is in a group and removes it. One that can't be removed now is removed by a later process.
 fn remove(path: &Path) {
+    // What a runtime made in it.
+    let below = fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        kill_all(&entry.path());
+        remove(&entry.path());
+    }
     for attempt in 0..20 {
         match fs::remove_dir(path) {
             Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {

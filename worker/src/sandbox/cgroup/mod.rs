@@ -67,24 +67,35 @@ pub(super) struct Group {
     /// Do the groups say which devices may be opened?
     pub(super) guards_devices: bool,
     memory_limit: Option<u64>,
+    /// Version 1: groups of hierarchies that only an OCI runtime wants.
+    others: Vec<Leaf>,
+    /// Where the groups of version 1 are, below each hierarchy.
+    below: PathBuf,
+}
+
+/// Who says which devices a command may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Devices {
+    /// Nobody: all of them.
+    All,
+    /// Our groups.
+    Guarded,
+    /// An OCI runtime, in a group of its own below ours.
+    ByRuntime,
 }
 
 impl Group {
     /// Makes the groups and sets the limits. A limit that can't be set is an error; that no group can be made is none
     /// if there is no limit.
-    pub(super) fn new(
-        limits: &Limits,
-        parent: Option<&str>,
-        guard_devices: bool,
-    ) -> Result<Self, SandboxError> {
-        Self::of(Hierarchies::of_host(), limits, parent, guard_devices)
+    pub(super) fn new(limits: &Limits, parent: Option<&str>, devices: Devices) -> Result<Self, SandboxError> {
+        Self::of(Hierarchies::of_host(), limits, parent, devices)
     }
 
     fn of(
         host: &Hierarchies,
         limits: &Limits,
         parent: Option<&str>,
-        guard_devices: bool,
+        devices: Devices,
     ) -> Result<Self, SandboxError> {
         let below = match parent {
             Some(parent) => parent_path(parent)?,
@@ -94,6 +105,7 @@ impl Group {
         let settings = settings(limits);
         let mut group = Self::default();
         group.memory_limit = limits.memory;
+        group.below = below.join(&name);
         if let Some(base) = &host.unified {
             match Leaf::make(base, &below, &name) {
                 Ok(leaf) => group.unified = Some(leaf),
@@ -116,8 +128,19 @@ impl Group {
         for setting in &settings {
             group.apply(host, &below, &name, setting)?;
         }
-        if guard_devices {
-            group.guards_devices = group.guard_devices(host, &below, &name);
+        match devices {
+            Devices::All => {}
+            Devices::Guarded => group.guards_devices = group.guard_devices(host, &below, &name),
+            Devices::ByRuntime => {
+                // A runtime makes a group in each hierarchy, and leaves those above it: they are to be ours. Where we may
+                // not make one the runtime says what it lacks.
+                for base in &host.legacy {
+                    if !group.controllers.values().any(|leaf| leaf.path.starts_with(base)) {
+                        let kind = if base.ends_with("cpuset") { "cpuset" } else { "" };
+                        group.others.extend(Leaf::make_legacy(kind, base, &below, &name));
+                    }
+                }
+            }
         }
         Ok(group)
     }
@@ -196,6 +219,30 @@ impl Group {
             && rules.iter().all(|rule| leaf.write("devices.allow", rule).is_ok())
     }
 
+    /// The group that an OCI runtime makes for a command, in the runtime's words: an absolute path below each hierarchy.
+    /// `None`: we could not make one ourselves.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        let host = Hierarchies::of_host();
+        let below = if host.legacy.is_empty() {
+            self.unified.as_ref()?.path.strip_prefix(host.unified_mount.as_ref()?).ok()?
+        } else {
+            (!self.controllers.is_empty() || !self.others.is_empty()).then_some(self.below.as_path())?
+        };
+        Some(Path::new("/").join(below).join("command"))
+    }
+
+    /// Has the host nothing but the hierarchy of version 2?
+    pub(super) fn is_unified() -> bool {
+        let host = Hierarchies::of_host();
+        host.unified_mount.is_some() && host.legacy.is_empty()
+    }
+
+    /// Where the hierarchy of version 2 is mounted, if there are such of version 1 as well: crun refuses to work beside it.
+    pub(super) fn beside_legacy() -> Option<&'static Path> {
+        let host = Hierarchies::of_host();
+        host.unified_mount.as_deref().filter(|_| !host.legacy.is_empty())
+    }
+
     /// The group of version 2, to be born in.
     pub(super) fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(|leaf| leaf.directory.as_fd())
@@ -231,7 +278,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.procs.clear();
-        for leaf in self.unified.iter().chain(self.controllers.values()) {
+        for leaf in self.unified.iter().chain(self.controllers.values()).chain(&self.others) {
             leaf.remove();
         }
     }
@@ -253,7 +300,8 @@ mod tests {
     #[test]
     fn a_limit_without_its_controller_is_an_error_that_says_what_to_do() {
         let limits = Limits { pids: Some(10), ..Limits::default() };
-        let error = Group::of(&Hierarchies::default(), &limits, None, false).expect_err("no controller");
+        let error =
+            Group::of(&Hierarchies::default(), &limits, None, Devices::All).expect_err("no controller");
         assert_eq!(error.to_string(), "the number of processes can't be limited");
         assert!(error.hint().is_some_and(|hint| hint.contains("pids controller")), "{:?}", error.hint());
     }

@@ -18,6 +18,8 @@ use bricklayer_sys::spawn::FilterInstruction;
 
 use super::policy;
 
+pub(super) use table::{Rule, rules_by_name};
+
 /// The filter for commands with these capabilities on this machine; `None` on one that has no table.
 pub(super) fn filter(capabilities: u64) -> Option<Cow<'static, [FilterInstruction]>> {
     static DEFAULT: OnceLock<Option<Vec<FilterInstruction>>> = OnceLock::new();

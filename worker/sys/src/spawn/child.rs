@@ -63,7 +63,9 @@ fn prepare(plan: &Plan<'_>) -> std::result::Result<(), (Stage, i32)> {
     for group in plan.enter_groups {
         raw::write(group.as_raw_fd(), b"0").map_err(at(Stage::EnterGroup))?;
     }
-    raw::new_cgroup_namespace().map_err(at(Stage::GroupNamespace))?;
+    if plan.group_namespace {
+        raw::new_cgroup_namespace().map_err(at(Stage::GroupNamespace))?;
+    }
     mount_proc(plan)?;
     mount_groups(plan).map_err(at(Stage::MountGroups))?;
     raw::change_dir(plan.root.as_raw_fd()).map_err(at(Stage::PivotRoot))?;

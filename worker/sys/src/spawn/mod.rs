@@ -90,6 +90,8 @@ pub struct Plan<'a> {
     pub enter_groups: &'a [BorrowedFd<'a>],
     /// A group of the v2 hierarchy to be born in.
     pub group: Option<BorrowedFd<'a>>,
+    /// Does it get a cgroup namespace?
+    pub group_namespace: bool,
     /// The directory that gets the (v2) cgroup filesystem, read-only.
     pub group_mount: Option<BorrowedFd<'a>>,
     /// Is a cgroup filesystem that can't be mounted no error?
