@@ -5,6 +5,7 @@
 
 mod capabilities;
 mod cgroup;
+mod devices;
 mod error;
 mod follow;
 mod launch;

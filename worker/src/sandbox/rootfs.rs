@@ -278,6 +278,9 @@ fn devices(dev: BorrowedFd<'_>, request: &Request<'_>) -> Result<Option<Terminal
         };
         bind().map_err(failed(&format!("bind /dev/{name}")))?;
     }
+    if request.security == Security::Insecure {
+        super::devices::make(root)?;
+    }
     let pts = filesystem(
         "devpts",
         &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
@@ -468,6 +471,8 @@ impl<'a> Context<'a> {
                     add = add | Attributes::NO_DEVICES;
                 }
                 set_attributes(fd.as_fd(), add, true).map_err(fail)?;
+                // A clone hears of what happens to the original, and tells it what happens here.
+                make_private(fd.as_fd()).map_err(fail)?;
                 fd
             }
             Attached::Tmpfs(Tmpfs { size, mode, read_only, programs }) => {

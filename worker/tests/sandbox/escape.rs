@@ -165,9 +165,109 @@ fn etc_of_the_image_may_be_a_link_and_the_host_stays_as_it_is() {
 }
 
 #[test]
-fn an_insecure_command_may_do_more() {
+fn an_insecure_command_may_do_what_buildkit_lets_it_do() {
     let root = Root::new();
-    let mut command = root.shell("mount -t tmpfs none /srv && echo mounted; touch /sys/fs/cgroup/x 2>/dev/null; grep Seccomp: /proc/self/status");
+    let script = "grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|Seccomp):' /proc/self/status | awk '{print $2}' | sort -u; \
+         mount -t tmpfs none /srv && echo mounted; \
+         for at in proc/sys proc/bus proc/sysrq-trigger sys; do grep -q \" /$at ro\" /proc/self/mountinfo && echo $at; done; \
+         grep -qE ' /(proc|sys)/.* - tmpfs ' /proc/self/mountinfo && echo masked; \
+         for d in loop-control kmsg fuse; do [ ! -e /host/$d ] || [ -c /dev/$d ] || echo no $d; done; \
+         for n in 0 1 2 3 4 5 6 7; do [ -b /dev/loop$n ] || echo no loop$n; done; \
+         mknod /tmp/zero c 1 5 && head -c 4 /tmp/zero | wc -c; (exec 3< /dev/loop-control) && echo opened";
+    let mut command = root.shell(script);
     command.security = Security::Insecure;
-    assert_eq!(output(command), "mounted\nSeccomp:\t0\n");
+    let host = bricklayer_worker::overlay::mount(&[std::path::Path::new("/dev")], None).expect("clone /dev");
+    command.mounts.push(bricklayer_worker::sandbox::AttachedMount {
+        target: "/host".to_owned(),
+        what: bricklayer_worker::sandbox::Attached::Tree { fd: host, read_only: true },
+    });
+    // All that this process has itself: everything, or what a container left it.
+    let own = fs::read_to_string("/proc/self/status").expect("read");
+    let own = own.lines().find_map(|line| line.strip_prefix("CapPrm:\t")).expect("a line");
+    assert_eq!(output(command), format!("0\n{own}\nmounted\n4\nopened\n"));
+    // Locked in, a command has none of it.
+    assert_eq!(root.output("ls /dev | grep -E 'loop|kmsg|fuse|net|kvm'; true"), "");
+}
+
+/// A filesystem whose mounts are told to others, as those of a host with systemd are. Gone when it is dropped.
+struct Shared(tempfile::TempDir);
+
+impl Shared {
+    fn new() -> Self {
+        let shared = Self(tempfile::tempdir().expect("a temporary folder"));
+        let path = shared.0.path().to_str().expect("text").to_owned();
+        for args in [&["-t", "tmpfs", "none", &path][..], &["--make-shared", &path]] {
+            let done = std::process::Command::new("mount").args(args).status().expect("mount");
+            assert!(done.success(), "mount {args:?}");
+        }
+        shared
+    }
+
+    fn mounts_below(&self) -> usize {
+        let path = format!(" {}/", self.0.path().display());
+        let table = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        table.lines().filter(|line| line.contains(&path)).count()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").args(["-R", "-l"]).arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn what_a_command_mounts_does_not_show_outside() {
+    let (shared, root) = (Shared::new(), Root::new());
+    for name in ["one", "two/sub"] {
+        fs::create_dir_all(shared.0.path().join(name)).expect("make a directory");
+    }
+    let attach = |name: &str, target: &str| bricklayer_worker::sandbox::AttachedMount {
+        target: target.to_owned(),
+        what: bricklayer_worker::sandbox::Attached::Tree {
+            fd: bricklayer_worker::overlay::mount(&[&shared.0.path().join(name)], None).expect("clone"),
+            read_only: false,
+        },
+    };
+    let mut command =
+        root.shell("mount -t tmpfs none /one && mount -t tmpfs none /two/sub && echo mounted; sleep 0.2");
+    command.security = Security::Insecure;
+    command.mounts = vec![attach("one", "/one"), attach("two", "/two")];
+    let seen = std::sync::Mutex::new(Vec::new());
+    let look = |_, _: &[u8]| seen.lock().expect("lock").push(shared.mounts_below());
+    let exit = bricklayer_worker::sandbox::run(command, &look, &tokio_util::sync::CancellationToken::new());
+    assert!(exit.expect("run").success());
+    assert_eq!((seen.into_inner().expect("lock"), shared.mounts_below()), (vec![0], 0));
+}
+
+#[test]
+fn shared_memory_of_the_host_is_not_seen() {
+    let tool = |args: &[&str]| {
+        let done = std::process::Command::new(args[0]).args(&args[1..]).output().expect("util-linux");
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).expect("text")
+    };
+    let made = tool(&["ipcmk", "--shmem", "4096"]);
+    let id = made.rsplit(' ').next().expect("a number").trim();
+    let own = fs::read_to_string("/proc/sysvipc/shm").expect("read");
+    let inside = Root::new().output("tail -n +2 /proc/sysvipc/shm; ls /dev/shm /dev/mqueue");
+    tool(&["ipcrm", "--shmem-id", id]);
+    assert!(own.lines().count() > 1, "{own}");
+    assert_eq!(inside, "/dev/mqueue:\n\n/dev/shm:\n");
+}
+
+#[test]
+fn sockets_of_the_host_without_a_file_are_not_reached() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let name = format!("bricklayer-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let _listener = UnixListener::bind_addr(&address).expect("listen");
+    assert!(fs::read_to_string("/proc/net/unix").expect("read").contains(&name));
+    for network in [bricklayer_solver::op::Network::None, bricklayer_solver::op::Network::Default] {
+        let root = Root::new();
+        let mut command = root.shell("cat /proc/net/unix");
+        command.network = network;
+        assert!(!output(command).contains(&name), "{network:?}");
+    }
 }
