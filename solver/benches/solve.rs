@@ -31,7 +31,8 @@ impl Worker for Nothing {
     }
 
     fn content<'a>(&'a self, _: &'a Output, _: &'a Selection) -> BoxFuture<'a, Result<Content, StepError>> {
-        async { Ok(Content { digest: Digest::of(b""), files: Vec::new(), truncated: false }) }.boxed()
+        async { Ok(Content { digest: Digest::of(b""), files: Vec::new(), truncated: false, bytes: 0 }) }
+            .boxed()
     }
 
     fn run<'a>(&'a self, _: Job<'a>) -> BoxFuture<'a, Result<Output, StepError>> {

@@ -60,6 +60,9 @@ pub enum EventKind {
     },
     /// Something that the user should know.
     Warning(String),
+    /// Its result has files of so many bytes: the layer that it made, or what was selected of a directory. Several are to be
+    /// added up.
+    Sized(u64),
     /// Its command ended, and this is what it took.
     Exited(Exited),
     /// It ended.
@@ -268,6 +271,11 @@ impl Task {
     /// Something that the user should know.
     pub fn warn(&self, text: impl Into<String>) {
         self.send(EventKind::Warning(text.into()));
+    }
+
+    /// Its result has files of so many bytes.
+    pub fn sized(&self, bytes: u64) {
+        self.send(EventKind::Sized(bytes));
     }
 
     /// Its command ended.

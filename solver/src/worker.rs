@@ -64,6 +64,8 @@ pub struct Content {
     pub files: Vec<(String, Digest)>,
     /// Were there more files than `files` lists?
     pub truncated: bool,
+    /// Bytes of all files that it found.
+    pub bytes: u64,
 }
 
 /// Why a step has no result.

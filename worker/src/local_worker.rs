@@ -123,7 +123,7 @@ impl LocalWorker {
             blocking(move || {
                 let snapshot = match &vertex.op {
                     Op::Exec(exec) => shared.exec(exec, &inputs, &task, &cancel)?,
-                    Op::File(file) => shared.file(file, &inputs)?,
+                    Op::File(file) => shared.file(file, &inputs, &task)?,
                     _ => return Err(StepError::new("not a step that is run")),
                 };
                 Ok(Output::Snapshot(snapshot))
@@ -138,10 +138,11 @@ impl LocalWorker {
 
 impl Shared {
     /// Makes a draft a layer, with the digest of what it holds.
-    pub(crate) fn commit(&self, draft: LayerDraft) -> Result<Layer, StepError> {
-        let content = bricklayer_cache::layer::content_digest(draft.tree())
+    pub(crate) fn commit(&self, draft: LayerDraft, task: &Task) -> Result<Layer, StepError> {
+        let content = bricklayer_cache::layer::content(draft.tree())
             .map_err(|e| StepError::with_source("cannot read the new layer", e))?;
-        draft.commit(content).map_err(|e| StepError::with_source("cannot keep the new layer", e))
+        task.sized(content.bytes);
+        draft.commit(content.digest).map_err(|e| StepError::with_source("cannot keep the new layer", e))
     }
 
     /// An empty directory for this step.

@@ -25,7 +25,7 @@ use crate::root::RootError;
 
 pub use compression::{Archive, sniff};
 pub use pack::{PackOptions, Tarred, pack};
-pub use tree::{FileFacts, content_digest};
+pub use tree::{FileFacts, TreeContent, content, content_digest};
 pub use unpack::{UnpackOptions, Unpacked, unpack};
 
 /// Why a layer could not be packed or unpacked.

@@ -46,6 +46,20 @@ const BATCH: usize = 256;
 /// Digest of everything that a layer's tar would hold, but no times: path, type, mode, owner, link target, device, xattrs,
 /// content, whiteouts, hard links. Files are read in parallel on rayon's pool.
 pub fn content_digest(tree: &Path) -> Result<Digest, LayerError> {
+    Ok(content(tree)?.digest)
+}
+
+/// What a tree holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TreeContent {
+    /// Its content digest.
+    pub digest: Digest,
+    /// Bytes of its files, each file once whatever number of names it has.
+    pub bytes: u64,
+}
+
+/// The content digest of a tree ([`content_digest`]), and what it holds in bytes.
+pub fn content(tree: &Path) -> Result<TreeContent, LayerError> {
     let root = Root::open(tree)?;
     let mut hasher = Sha256::new();
     hasher.update(b"bricklayer tree 1\n");
@@ -57,6 +71,7 @@ pub fn content_digest(tree: &Path) -> Result<Digest, LayerError> {
 
     let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     let mut batch: Vec<Job> = Vec::new();
+    let mut bytes = 0_u64;
     walk(&root, &mut |visit: &Visit<'_>| {
         let metadata = visit.metadata;
         let path = visit.path.as_os_str().as_bytes().to_vec();
@@ -75,11 +90,14 @@ pub fn content_digest(tree: &Path) -> Result<Digest, LayerError> {
         } else {
             Todo::Read { dir: Arc::clone(visit.dir), name: visit.name.to_owned(), metadata }
         };
+        if metadata.kind == Kind::File && matches!(todo, Todo::Read { .. }) {
+            bytes = bytes.saturating_add(metadata.size);
+        }
         batch.push(Job { path, todo });
         if batch.len() >= BATCH { run(&root, &mut batch, &mut hasher) } else { Ok(()) }
     })?;
     run(&root, &mut batch, &mut hasher)?;
-    Ok(Digest::from_bytes(hasher.finalize().into()))
+    Ok(TreeContent { digest: Digest::from_bytes(hasher.finalize().into()), bytes })
 }
 
 struct Job {

@@ -24,8 +24,6 @@ use super::{State, Store, now_ms};
 const KEPT: usize = 100;
 /// Ended builds that are kept, by bytes. The newest stays, however large.
 const KEPT_BYTES: u64 = 1 << 30;
-/// So many more may be there before the oldest go: then they go together, and most builds only count.
-const SLACK: usize = 20;
 
 /// The file that is locked while the build goes on.
 const EVENTS: &str = "events";
@@ -145,7 +143,7 @@ impl Store {
 
     pub(super) fn trim_builds_to(&self, kept: usize, bytes: Option<u64>) -> Result<(), StoreError> {
         let all = self.builds()?;
-        if all.len() <= kept.saturating_add(SLACK) && bytes.is_none() {
+        if all.len() <= kept && bytes.is_none() {
             return Ok(());
         }
         let mut left = bytes.unwrap_or(u64::MAX);

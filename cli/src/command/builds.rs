@@ -160,7 +160,8 @@ impl Look {
         for (name, fact) in facts {
             text += &format!("{name:<11}{fact}\n");
         }
-        let mut table = Table::new(&["STEP", "STATE", "START", "TIME", "WAITED", "CPU", "MEMORY", "NAME"]);
+        let mut table =
+            Table::new(&["STEP", "STATE", "START", "TIME", "WAITED", "CPU", "MEMORY", "SIZE", "NAME"]);
         for task in &record.tasks {
             let or_not = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
             let micros = |us: u64| duration(Duration::from_micros(us));
@@ -176,6 +177,7 @@ impl Look {
                 or_not(Some(task.waited_us).filter(|us| *us >= 1000).map(micros)),
                 or_not(task.cpu_us.map(micros)),
                 or_not(task.peak_memory.map(bytes)),
+                or_not(Some(task.bytes).filter(|bytes| *bytes > 0).map(bytes)),
                 one_line(&task.name),
             ]);
             let below = task.reasons.iter().map(|reason| format!("not cached: {reason}"));
@@ -183,8 +185,8 @@ impl Look {
             let below = below.chain(task.warnings.iter().map(|warning| format!("warning: {warning}")));
             let moved = Some(task.moved).filter(|moved| *moved > 0);
             for line in below.chain(moved.map(|moved| format!("moved {}", bytes(moved)))) {
-                let mut row: [String; 8] = Default::default();
-                row[7] = self.style(&format!("  {}", one_line(&line)), "2");
+                let mut row: [String; 9] = Default::default();
+                row[8] = self.style(&format!("  {}", one_line(&line)), "2");
                 table.row(row);
             }
         }
@@ -267,7 +269,7 @@ mod tests {
                 {"number": 3, "name": "[2/2] RUN make\u001b[2J", "kind": "step", "op": "run", "state": "failed", "exitCode": 2,
                  "startedUs": 2150000, "endedUs": 75100000, "waitedUs": 2000000, "cpuUs": 140000000,
                  "peakMemory": 512000000, "reasons": ["changed: src/main.c"], "waitedFor": ["process 4711"],
-                 "warnings": ["careful"], "logBytes": 9},
+                 "warnings": ["careful"], "logBytes": 9, "bytes": 1234567},
                 {"number": 4, "name": "pushing", "kind": "export", "state": "running", "startedUs": 5000, "moved": 2000000},
                 {"number": 5, "name": "[3/3] COPY", "kind": "step", "op": "copy", "state": "pending"}]}"#;
         serde_json::from_str(text).unwrap()
@@ -312,16 +314,16 @@ mod tests {
         steps      2, 1 cached
         error      [2/2] RUN make: exit code: 2
 
-        STEP   STATE         START   TIME    WAITED   CPU     MEMORY   NAME
-        #1     done          1ms     1ms     -        -       -        [internal] load build definition
-        #2     cached        -       -       -        -       -        [1/2] FROM base
-        #3     failed (2)    2.1s    1m12s   2.0s     2m20s   512MB    [2/2] RUN make
-                                                                         not cached: changed: src/main.c
-                                                                         waited: process 4711
-                                                                         warning: careful
-        #4     running       5ms     -       -        -       -        pushing
-                                                                         moved 2.00MB
-        #5     not started   -       -       -        -       -        [3/3] COPY
+        STEP   STATE         START   TIME    WAITED   CPU     MEMORY   SIZE     NAME
+        #1     done          1ms     1ms     -        -       -        -        [internal] load build definition
+        #2     cached        -       -       -        -       -        -        [1/2] FROM base
+        #3     failed (2)    2.1s    1m12s   2.0s     2m20s   512MB    1.23MB   [2/2] RUN make
+                                                                                  not cached: changed: src/main.c
+                                                                                  waited: process 4711
+                                                                                  warning: careful
+        #4     running       5ms     -       -        -       -        -        pushing
+                                                                                  moved 2.00MB
+        #5     not started   -       -       -        -       -        -        [3/3] COPY
         ");
         assert!(look(true).one(&failed(), &environment()).contains("\u{1b}[31mfailed\u{1b}[0m"));
     }

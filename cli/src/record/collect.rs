@@ -47,6 +47,7 @@ impl Collector {
                 exit_code: None,
                 peak_memory: None,
                 cpu_us: None,
+                bytes: 0,
                 moved: 0,
                 log_bytes: 0,
             });
@@ -68,6 +69,7 @@ impl Collector {
                 }
             }
             What::Cached => task.end(TaskState::Cached, us),
+            What::Sized { bytes } => task.bytes = task.bytes.saturating_add(*bytes),
             What::Missed { reasons } => task.reasons = reasons.clone().into_owned(),
             What::Log { bytes, .. } => task.log_bytes = task.log_bytes.saturating_add(*bytes),
             What::Warning { text } => {

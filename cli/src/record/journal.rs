@@ -60,6 +60,9 @@ pub(super) enum What<'a> {
         on: Cow<'a, str>,
     },
     Cached,
+    Sized {
+        bytes: u64,
+    },
     Missed {
         #[serde(borrow)]
         reasons: Cow<'a, [String]>,

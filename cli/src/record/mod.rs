@@ -177,6 +177,9 @@ pub struct TaskRecord {
     /// User and system time of its command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_us: Option<u64>,
+    /// Bytes of the files in its result: the layer that it made, or what was used of a context.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bytes: u64,
     /// Bytes that it moved: pulled, pushed, fetched.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub moved: u64,

@@ -217,7 +217,11 @@ impl BuildLog {
                     What::Exited { code, .. } => LogEventKind::Exited(*code),
                     What::Failed { error } => LogEventKind::Ended(Some(error.clone().into_owned())),
                     What::Done | What::Cached | What::Cancelled => LogEventKind::Ended(None),
-                    What::Started | What::Waiting { .. } | What::Missed { .. } | What::Warning { .. } => {
+                    What::Started
+                    | What::Sized { .. }
+                    | What::Waiting { .. }
+                    | What::Missed { .. }
+                    | What::Warning { .. } => {
                         return;
                     }
                 };

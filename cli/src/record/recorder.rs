@@ -313,6 +313,10 @@ impl State {
                 at_once = false;
                 What::Cached
             }
+            EventKind::Sized(bytes) => {
+                at_once = false;
+                What::Sized { bytes: *bytes }
+            }
             EventKind::Missed(reasons) => What::Missed { reasons: Cow::Borrowed(reasons) },
             EventKind::Progress(progress) => {
                 self.collector.moved(number, &progress.part, progress.done);

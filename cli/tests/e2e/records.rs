@@ -154,3 +154,18 @@ fn where_the_time_went_is_written_during_a_build_and_after_it() {
         assert!(wrong.text.contains(expected), "{}", wrong.text);
     }
 }
+
+#[test]
+fn a_record_has_the_bytes_of_layers_and_contexts() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base\nCOPY a /a\nRUN head -c 50000 /dev/zero > /x && ln /x /y && ln -s /x /z\n";
+    let a = "a".repeat(1234);
+    let context = bench.context("context", &[("Dockerfile", dockerfile), ("a", &a), ("unused", &a)]);
+    bench.run(&["build", "-q", context.to_str().unwrap()]).fine();
+    let record = json(&bench.run(&["builds", "latest", "--format", "json"]).fine().stdout);
+    let bytes = |part: &str| {
+        let tasks = record["tasks"].as_array().unwrap();
+        tasks.iter().find(|task| task["name"].as_str().unwrap().contains(part)).unwrap()["bytes"].clone()
+    };
+    assert_eq!(["load build context", "COPY a", "RUN head"].map(bytes), [1234, 1234, 50_000]);
+}

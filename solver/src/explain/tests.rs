@@ -66,6 +66,7 @@ fn content(files: &[(&str, &str)], truncated: bool) -> Content {
         digest: Digest::of(format!("{files:?}").as_bytes()),
         files: files.iter().map(|(path, text)| (path.to_string(), Digest::of(text.as_bytes()))).collect(),
         truncated,
+        bytes: 0,
     }
 }
 

@@ -253,6 +253,7 @@ fn questions(plan: &Plan, shared: &Arc<Shared>) -> Result<Vec<Question>, (Vertex
                 task.start();
                 let content = async { shared.worker.content(&output, &selection).await };
                 let content = guard("reading files", content).await?;
+                task.sized(content.bytes);
                 Ok(Answer::Content(local, selection, Arc::new(content)))
             };
             questions.push(Question { asker: *id, answer: answer.boxed() });

@@ -231,7 +231,7 @@ impl Worker for FakeWorker {
             let files = self.select(output, selection)?;
             let digest = Digest::of(format!("{files:?}").as_bytes());
             let files = files.into_iter().map(|(path, text)| (path, Digest::of(text.as_bytes()))).collect();
-            Ok(Content { digest, files, truncated: false })
+            Ok(Content { digest, files, truncated: false, bytes: 0 })
         }
         .boxed()
     }

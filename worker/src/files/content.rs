@@ -45,6 +45,12 @@ pub fn content(tree: &SourceTree, selection: &Selection) -> Result<Content, File
     hasher.update(b"bricklayer content 1\0");
     let mut files = Vec::new();
     let mut truncated = false;
+    let mut bytes = 0_u64;
+    let mut count = |entry: &Entry| {
+        if entry.kind() == Kind::File {
+            bytes = bytes.saturating_add(entry.metadata().size);
+        }
+    };
     let mut list = |path: &Path, digest: &Digest| {
         if files.len() < MAX_FILES {
             files.push((path.to_string_lossy().into_owned(), *digest));
@@ -59,6 +65,7 @@ pub fn content(tree: &SourceTree, selection: &Selection) -> Result<Content, File
             put_bytes(&mut hasher, item.name.as_bytes());
             hasher.update(digest.as_bytes());
             list(&item.top.path, &digest);
+            count(&item.top);
             continue;
         }
         hasher.update([2]);
@@ -75,9 +82,12 @@ pub fn content(tree: &SourceTree, selection: &Selection) -> Result<Content, File
             hasher.update([u8::from(link)]);
             hasher.update(digest.as_bytes());
             list(&found.entry.path, &digest);
+            if !link {
+                count(&found.entry);
+            }
         }
     }
-    Ok(Content { digest: Digest::from_bytes(hasher.finalize().into()), files, truncated })
+    Ok(Content { digest: Digest::from_bytes(hasher.finalize().into()), files, truncated, bytes })
 }
 
 /// The digests of what is below an item's directory, in order, and whether each is that of a hard link.

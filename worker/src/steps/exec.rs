@@ -119,7 +119,7 @@ impl Shared {
             return Err(failure(exec, &exit));
         }
         drop(held);
-        let layer = self.commit(draft)?;
+        let layer = self.commit(draft, task)?;
         let mut snapshot = base;
         snapshot.layers.push(layer);
         Ok(snapshot)

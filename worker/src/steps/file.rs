@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bricklayer_cache::root::Root;
+use bricklayer_solver::event::Task;
 use bricklayer_solver::op::{FileOp, LocalSource, Selection};
 use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::worker::{Content, StepError};
@@ -51,7 +52,7 @@ impl Shared {
     }
 
     /// Does file operations on a new layer. Blocking.
-    pub(crate) fn file(&self, op: &FileOp, inputs: &[Output]) -> Result<Snapshot, StepError> {
+    pub(crate) fn file(&self, op: &FileOp, inputs: &[Output], task: &Task) -> Result<Snapshot, StepError> {
         let base = match op.base {
             Some(input) => snapshot(inputs, input)?,
             None => Snapshot::default(),
@@ -74,7 +75,7 @@ impl Shared {
         let how = Apply { now: self.now(), userns: false };
         files::apply(op, &root, &trees, how).map_err(file_error)?;
         drop(root);
-        let layer = self.commit(draft)?;
+        let layer = self.commit(draft, task)?;
         let mut snapshot = base;
         snapshot.layers.push(layer);
         Ok(snapshot)

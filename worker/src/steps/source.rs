@@ -67,7 +67,7 @@ impl LocalWorker {
                 Source::Image(image) => self.fetch_image(image, task).await,
                 Source::Local(local) => Err(StepError::new(format!("`{}` is not fetched", local.name))),
                 Source::Http(http) => self.fetch_http(http, task).await,
-                Source::Git(git) => self.fetch_git(git).await,
+                Source::Git(git) => self.fetch_git(git, task).await,
             }
         };
         tokio::select! {
@@ -159,7 +159,7 @@ impl LocalWorker {
 
     async fn fetch_http(&self, source: &HttpSource, task: &Task) -> Result<Snapshot, StepError> {
         let download = self.download(source, task, true).await?;
-        let (shared, name) = (self.shared.clone(), source.filename.clone());
+        let (shared, name, task) = (self.shared.clone(), source.filename.clone(), task.clone());
         blocking(move || {
             let draft =
                 shared.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
@@ -177,7 +177,7 @@ impl LocalWorker {
             let modified = download.modified.unwrap_or(0).max(0);
             let modified = std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified.unsigned_abs());
             file.set_modified(modified).map_err(failed)?;
-            Ok(Snapshot { layers: vec![shared.commit(draft)?] })
+            Ok(Snapshot { layers: vec![shared.commit(draft, &task)?] })
         })
         .await
     }
@@ -200,15 +200,15 @@ impl LocalWorker {
         Ok(commit)
     }
 
-    async fn fetch_git(&self, source: &GitSource) -> Result<Snapshot, StepError> {
+    async fn fetch_git(&self, source: &GitSource, task: &Task) -> Result<Snapshot, StepError> {
         let commit = self.commit_of(source).await?;
-        let shared = self.shared.clone();
+        let (shared, task) = (self.shared.clone(), task.clone());
         let draft =
             shared.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
         let scratch = shared.scratch_dir()?;
         shared.git(source).checkout(source, &commit, scratch.path(), draft.tree()).await?;
         drop(scratch);
-        blocking(move || Ok(Snapshot { layers: vec![shared.commit(draft)?] })).await
+        blocking(move || Ok(Snapshot { layers: vec![shared.commit(draft, &task)?] })).await
     }
 }
 

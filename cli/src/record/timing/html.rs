@@ -286,7 +286,7 @@ fn steps(out: &mut String, timing: &Timing<'_>) {
     out.push_str(
         "<h2>Steps</h2>\n<div class=\"scroll\"><table>\n<tr><th class=\"n\">#</th><th>Name</th><th>State</th>\
          <th class=\"n\">Start</th><th class=\"n\">Time</th><th class=\"n\">Waited</th><th class=\"n\">CPU</th>\
-         <th class=\"n\">Peak memory</th><th class=\"n\">Moved</th></tr>\n",
+         <th class=\"n\">Peak memory</th><th class=\"n\">Size</th><th class=\"n\">Moved</th></tr>\n",
     );
     let most_cpu = record.tasks.iter().filter_map(|task| task.cpu_us).max().unwrap_or(0);
     let most_memory = record.tasks.iter().filter_map(|task| task.peak_memory).max().unwrap_or(0);
@@ -318,6 +318,7 @@ fn steps(out: &mut String, timing: &Timing<'_>) {
         }
         cell(out, task.cpu_us, most_cpu, time);
         cell(out, task.peak_memory, most_memory, bytes);
+        cell(out, Some(task.bytes).filter(|bytes| *bytes > 0), 0, bytes);
         cell(out, Some(task.moved).filter(|moved| *moved > 0), 0, bytes);
         out.push_str("</tr>\n");
     }

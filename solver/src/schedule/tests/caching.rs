@@ -40,6 +40,7 @@ async fn a_second_solve_runs_nothing_and_looks_once() {
     RUN copy /src/main.c=/app: announced
     COPY /app /bin: announced
     context: started
+    context: sized
     FROM debian:12: cached
     context: finished
     RUN write gcc=gcc: cached
