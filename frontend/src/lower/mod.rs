@@ -57,7 +57,7 @@ pub fn lower(
 }
 
 /// What the environments and histories of all steps may take together, in bytes: every RUN holds the whole environment.
-const COPIED: usize = 128 << 20;
+const COPIED: usize = 256 << 20;
 /// Arguments that are never in the environment.
 const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
@@ -150,6 +150,8 @@ impl<'a> Lowering<'a> {
         for index in 0..self.stages.len() {
             if self.stages[index].reached {
                 self.lower_stage(index);
+            } else {
+                self.check_unreached(index);
             }
         }
         self.check_unused_build_args();
@@ -387,6 +389,9 @@ impl<'a> Lowering<'a> {
             for step in &steps {
                 if let Err(error) = self.lower_instruction(index, step, &mut state) {
                     self.errors.push(step.place(error, self.stages[index].place));
+                }
+                if self.copied.get() > COPIED {
+                    break;
                 }
             }
             self.stages[index].steps = steps;

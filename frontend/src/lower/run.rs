@@ -75,7 +75,7 @@ impl Lowering<'_> {
             )
             .label("--device is not supported"));
         }
-        self.charge(state.env.bytes() + state.args.bytes(), &run.command.word)?;
+        self.charge(state.run_cost(), &run.command.word)?;
         let mut env = state.env.to_list();
         if let Some(socket) = &mounts.ssh_socket
             && state.env.get("SSH_AUTH_SOCK").is_none()
@@ -312,28 +312,22 @@ impl Lowering<'_> {
 
     fn network(&self, word: Option<&Word>) -> Result<Network, Diagnostic> {
         let Some(word) = word else { return Ok(self.options.network) };
-        match word.text.as_str() {
-            "default" => Ok(self.options.network),
-            "none" => Ok(Network::None),
-            "host" if self.options.entitlements.contains(&Entitlement::NetworkHost) => Ok(Network::Host),
-            "host" => Err(not_allowed("network.host", "the host's network", word)),
-            other => Err(Diagnostic::error(format!("unknown network `{other}`"), word.span)
-                .label("expected default, none or host")
-                .suggest(nearest(other, ["default", "none", "host"]))),
+        match network_named(word)? {
+            Network::Default => Ok(self.options.network),
+            Network::Host if !self.options.entitlements.contains(&Entitlement::NetworkHost) => {
+                Err(not_allowed("network.host", "the host's network", word))
+            }
+            network => Ok(network),
         }
     }
 
     fn security(&self, word: Option<&Word>) -> Result<Security, Diagnostic> {
         let Some(word) = word else { return Ok(Security::Sandbox) };
-        match word.text.as_str() {
-            "sandbox" => Ok(Security::Sandbox),
-            "insecure" if self.options.entitlements.contains(&Entitlement::SecurityInsecure) => {
-                Ok(Security::Insecure)
+        match security_named(word)? {
+            Security::Insecure if !self.options.entitlements.contains(&Entitlement::SecurityInsecure) => {
+                Err(not_allowed("security.insecure", "a RUN without its sandbox's limits", word))
             }
-            "insecure" => Err(not_allowed("security.insecure", "a RUN without its sandbox's limits", word)),
-            other => Err(Diagnostic::error(format!("unknown security mode `{other}`"), word.span)
-                .label("expected sandbox or insecure")
-                .suggest(nearest(other, ["sandbox", "insecure"]))),
+            security => Ok(security),
         }
     }
 
@@ -372,6 +366,29 @@ fn secret_id(spec: &Spec) -> String {
 
 fn last_part(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+}
+
+/// The value of `--network`.
+pub(super) fn network_named(word: &Word) -> Result<Network, Diagnostic> {
+    match word.text.as_str() {
+        "default" => Ok(Network::Default),
+        "none" => Ok(Network::None),
+        "host" => Ok(Network::Host),
+        other => Err(Diagnostic::error(format!("unknown network `{other}`"), word.span)
+            .label("expected default, none or host")
+            .suggest(nearest(other, ["default", "none", "host"]))),
+    }
+}
+
+/// The value of `--security`.
+pub(super) fn security_named(word: &Word) -> Result<Security, Diagnostic> {
+    match word.text.as_str() {
+        "sandbox" => Ok(Security::Sandbox),
+        "insecure" => Ok(Security::Insecure),
+        other => Err(Diagnostic::error(format!("unknown security mode `{other}`"), word.span)
+            .label("expected sandbox or insecure")
+            .suggest(nearest(other, ["sandbox", "insecure"]))),
+    }
 }
 
 fn not_allowed(entitlement: &str, what: &str, word: &Word) -> Diagnostic {

@@ -8,7 +8,7 @@ use bricklayer_solver::Platform;
 use bricklayer_solver::graph::VertexId;
 
 use super::state::{Root, State};
-use super::{Lowering, mount};
+use super::{Lowering, mount, run};
 use crate::api::{ImageOrigin, ImageQuery, NamedContext, ResolvedImage};
 use crate::diagnostics::{Diagnostic, Span};
 use crate::dockerfile;
@@ -274,6 +274,16 @@ impl<'a> Lowering<'a> {
         find(Some(&platform.to_string())).or_else(|| find(None))
     }
 
+    /// What is wrong in a stage that is not lowered, as far as it can be told without lowering.
+    pub(super) fn check_unreached(&mut self, index: usize) {
+        let Some(file) = self.stages[index].file else { return };
+        for instruction in file.body {
+            let Kind::Run(run) = &instruction.kind else { continue };
+            self.errors.0.extend(run.network.as_ref().and_then(|word| run::network_named(word).err()));
+            self.errors.0.extend(run.security.as_ref().and_then(|word| run::security_named(word).err()));
+        }
+    }
+
     /// The stage that is built.
     pub(super) fn target(&self) -> Result<usize, Diagnostic> {
         let Some(target) = self.options.target.as_deref().filter(|target| !target.is_empty()) else {
@@ -445,7 +455,20 @@ impl<'a> Lowering<'a> {
         let mut asked: Vec<(usize, usize)> = Vec::new();
         for index in 0..self.stages.len() {
             let stage = &self.stages[index];
-            if !stage.reached || stage.found.is_some() {
+            if stage.found.is_some() {
+                continue;
+            }
+            if !stage.reached {
+                // nobody is asked about it, but a name that can be none is wrong everywhere
+                if let Base::Image(name) = &stage.base
+                    && stage.context.is_none()
+                    && !is_valid(name)
+                    && self.named_context(name, &self.options.platform).is_none()
+                {
+                    let error = self.bad_reference(name, stage.image_place());
+                    self.errors.push(error);
+                    self.stages[index].found = Some(Found::Nothing);
+                }
                 continue;
             }
             let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());

@@ -112,6 +112,9 @@ pub(super) struct State {
     pub(super) workdir_set: bool,
 }
 
+/// A string of its own, its place in a table, and what the allocator adds, in bytes.
+const ENTRY: usize = 120;
+
 /// Where programs are looked for in an image that does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -188,10 +191,14 @@ impl State {
         Rc::make_mut(&mut self.config)
     }
 
+    /// What a RUN holds of its stage, in bytes: the environment, and the arguments in its step and in the history.
+    pub(super) fn run_cost(&self) -> usize {
+        let (env, args) = (&self.env, &self.args);
+        env.bytes() + 2 * args.bytes() + ENTRY * (env.len() + args.len())
+    }
+
     /// What copies of all that is shared take, in bytes: at most, for a stage may change none of it.
     pub(super) fn copy_cost(&self) -> usize {
-        // a string of its own, its place in a table, and what the allocator adds
-        const ENTRY: usize = 120;
         let run = &self.config.config;
         let entries = run.labels.len() + run.exposed_ports.len() + run.volumes.len();
         let envs = [&self.env, &self.image_env, &self.args];

@@ -494,14 +494,13 @@ impl<'a> Reader<'a> {
         }
         let pattern = self.inner(start, '/', true, Reason::Slash(name.to_owned()))?;
         let replacement = self.inner(start, '}', true, Reason::Brace)?;
-        let Some(value) = self.lookup(name) else {
+        let value = self.lookup(name);
+        if value.is_none() && self.lexer.keep_unset {
             let slash = if all { "//" } else { "/" };
-            return Ok(if self.lexer.keep_unset {
-                format!("${{{name}{slash}{pattern}/{replacement}}}")
-            } else {
-                String::new()
-            });
-        };
+            return Ok(format!("${{{name}{slash}{pattern}/{replacement}}}"));
+        }
+        // a pattern may match nothing
+        let value = value.unwrap_or_default();
         pattern::replace(value, &pattern, &replacement, all, &|cost| self.budget.take(cost))
             .or_else(|reason| self.fail(reason, start))
     }
