@@ -7,6 +7,7 @@
 //! Paths are bytes: any file name that Linux knows will do. A leading `/` and none mean the same, and the empty path
 //! is the root itself. [`at`] holds what is done to a name in an open directory, never following a link; [`ids`] knows which owners files can get.
 
+pub(crate) mod aside;
 pub mod at;
 pub mod ids;
 

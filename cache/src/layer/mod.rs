@@ -109,6 +109,13 @@ impl LayerError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Changed { .. } => Some("something else writes there; build again when it is done"),
+            Self::Io { action: "change owner of", source, .. }
+                if source.kind() == io::ErrorKind::InvalidInput && crate::root::ids::in_user_namespace() =>
+            {
+                Some(
+                    "the owner is beyond the user's subordinate ids: /etc/subuid and /etc/subgid can give it more",
+                )
+            }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("the disk is full; `bricklayer prune` frees what no build needs")
             }

@@ -5,11 +5,13 @@
 //! | `security.capability`, `user.*`, `trusted.*`, `system.posix_acl_access`, `system.posix_acl_default` | kept |
 //! | `trusted.overlay.*`, `user.overlay.*` | overlayfs's own marks: never in an archive, never taken from one |
 //! | `trusted.overlay.overlay.X` | what a step set as `trusted.overlay.X`, stored escaped by overlayfs: in the archive by its own name |
+//! | `user.bricklayer.*` | what a user namespace could not give the file: it is in its owner or type instead |
 //! | anything else (`security.selinux`, `security.ima`, …) | labels of this machine: left out |
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use crate::root::aside;
 use crate::root::at::Xattr;
 
 /// The mark of an opaque directory, by who mounts it.
@@ -19,6 +21,9 @@ pub(crate) const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.op
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 fn belongs(name: &[u8]) -> bool {
+    if aside::is_ours(OsStr::from_bytes(name)) {
+        return false;
+    }
     matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
         || name.starts_with(b"user.")
         || name.starts_with(b"trusted.")
@@ -89,6 +94,7 @@ mod tests {
             ("trusted.overlay.opaque", None, false),
             ("user.overlay.redirect", None, false),
             ("trusted.overlay.overlay.opaque", Some("trusted.overlay.opaque"), false),
+            ("user.bricklayer.owner", None, false),
             ("user.overlayfs", Some("user.overlayfs"), true),
         ];
         for (name, out, comes_in) in cases {

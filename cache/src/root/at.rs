@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::{Errno, Result};
 
+use super::{aside, ids};
+
 /// The type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -126,15 +128,16 @@ impl TryFrom<Stat> for Metadata {
     }
 }
 
-/// What an open file is.
+/// What an open file is, in a user namespace with what was kept aside.
 pub fn fstat(fd: impl AsFd) -> Result<Metadata> {
-    rustix::fs::fstat(fd)?.try_into()
+    aside::restore(rustix::fs::fstat(&fd)?.try_into()?, || aside::path_of(&fd))
 }
 
-/// What has that name; `None`: nothing.
+/// What has that name, likewise; `None`: nothing.
 pub fn lstat(dir: impl AsFd, name: &OsStr) -> Result<Option<Metadata>> {
-    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => stat.try_into().map(Some),
+    match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        // A link has nothing kept aside, so none is followed.
+        Ok(stat) => aside::restore(stat.try_into()?, || proc_path(&dir, name)).map(Some),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }
@@ -262,20 +265,49 @@ fn remove_one(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Removed> {
     }
 }
 
-/// Changes the owner; of a link, its own.
+/// Changes the owner; of a link, its own. Where a user namespace has a single id, another owner is kept aside.
 pub fn chown(dir: impl AsFd, name: &OsStr, uid: u32, gid: u32) -> Result<()> {
-    let (uid, gid) = (Uid::from_raw_unchecked(uid), Gid::from_raw_unchecked(gid));
-    rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    let ids = (Some(Uid::from_raw_unchecked(uid)), Some(Gid::from_raw_unchecked(gid)));
+    let given = rustix::fs::chownat(&dir, name, ids.0, ids.1, AtFlags::SYMLINK_NOFOLLOW);
+    let kind = || lstat(&dir, name)?.map(|found| found.kind).ok_or(Errno::NOENT);
+    aside::keep_owner(given, (uid, gid), kind, || proc_path(&dir, name))
+}
+
+/// The same, of an open file or directory.
+pub fn fchown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
+    let ids = (Some(Uid::from_raw_unchecked(uid)), Some(Gid::from_raw_unchecked(gid)));
+    let given = rustix::fs::fchown(&fd, ids.0, ids.1);
+    aside::keep_owner(given, (uid, gid), || fstat(&fd).map(|found| found.kind), || aside::path_of(&fd))
+}
+
+/// Makes a pipe or a device, with mode 0. In a user namespace, where the kernel makes no devices, it is an empty file that
+/// stands for one.
+pub fn make_node(dir: impl AsFd, name: &OsStr, kind: Kind, device: (u32, u32)) -> Result<()> {
+    let file_type = match kind {
+        Kind::Fifo => FileType::Fifo,
+        Kind::CharDevice => FileType::CharacterDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+        Kind::File | Kind::Directory | Kind::Symlink | Kind::Socket => return Err(Errno::INVAL),
+    };
+    if kind != Kind::Fifo && ids::in_user_namespace() {
+        return aside::make_node(create_file(dir, name, 0o600)?, kind, device);
+    }
+    rustix::fs::mknodat(dir, name, file_type, Mode::empty(), rustix::fs::makedev(device.0, device.1))
 }
 
 /// Changes the mode of anything but a link (`EOPNOTSUPP`).
 pub fn chmod(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
-    if fstat(&fd)?.kind == Kind::Symlink {
-        return Err(Errno::OPNOTSUPP);
+    let path = aside::path_of(&fd);
+    let found = fstat(&fd)?;
+    match found.kind {
+        Kind::Symlink => Err(Errno::OPNOTSUPP),
+        kind @ (Kind::CharDevice | Kind::BlockDevice) if ids::in_user_namespace() => {
+            aside::write_node(&path, kind, found.device, mode)
+        }
+        _ => rustix::fs::chmod(path, Mode::from_raw_mode(mode)),
     }
-    rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(mode))
 }
 
 /// Sets the modification time (seconds since 1970, nanoseconds), and the access time likewise; of a link, its own.

@@ -49,7 +49,8 @@ pub fn mapped(uid: u32, gid: u32) -> bool {
 
 /// Is there one user only?
 pub fn single() -> bool {
-    maps().users.iter().map(|&(_, count)| u64::from(count)).sum::<u64>() <= 1
+    // What can't be read (without /proc) says nothing.
+    !maps().users.is_empty() && maps().users.iter().map(|&(_, count)| u64::from(count)).sum::<u64>() <= 1
 }
 
 #[cfg(test)]

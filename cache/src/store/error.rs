@@ -60,6 +60,14 @@ pub enum StoreError {
         /// The store.
         path: PathBuf,
     },
+    /// The store was made with more ids, or fewer.
+    #[error("store `{}` was made {} subordinate ids, and now {}", path.display(), if *.single { "without" } else { "with" }, if *.single { "there are some" } else { "there are none" })]
+    OtherIds {
+        /// The store.
+        path: PathBuf,
+        /// Was it made with a single id?
+        single: bool,
+    },
     /// The directory holds something else.
     #[error("`{}` is not a store: it holds `{found}`", path.display())]
     NotAStore {
@@ -221,6 +229,13 @@ impl StoreError {
             Self::OtherOwner { .. } => {
                 Some("each user has a store of their own: choose another directory with `--root`")
             }
+            Self::OtherIds { single: true, .. } => {
+                Some("remove the store's directory, or choose another with `--root`")
+            }
+            Self::OtherIds { single: false, .. } => Some(
+                "see /etc/subuid and /etc/subgid, and whether newuidmap is installed (Debian: uidmap); or choose another \
+                 directory with `--root`",
+            ),
             Self::NotAStore { .. } => Some("choose an empty or new directory with `--root`"),
             Self::NoSharedMemory { .. } => Some("put the store on a local disk with `--root`"),
             Self::BlobDamaged { .. } => Some("build again: what needs the blob is fetched or made again"),

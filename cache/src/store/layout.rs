@@ -9,9 +9,13 @@ use bricklayer_solver::Digest;
 use bricklayer_solver::record::LayerId;
 
 use super::error::{StoreError, io_error};
+use crate::root::ids;
 
 /// The format of the directory. Raised when a program that knows only the earlier format would do harm.
 pub(super) const FORMAT: i64 = 1;
+
+/// A file that says that the trees are those of a user namespace with one id.
+const ONE_ID: &str = "one-id";
 
 /// Bytes that are kept back so that pruning has room for its notes on a full disk.
 const RESERVE: u64 = 4 << 20;
@@ -46,7 +50,22 @@ impl Layout {
             }
             Err(error) => return Err(io_error("read", version)(error)),
         }
+        layout.check_ids()?;
         Ok(layout)
+    }
+
+    /// With one id, owners are kept aside in attributes (`root::aside`), with more they are the files' own: trees of one kind
+    /// are wrong for the other.
+    fn check_ids(&self) -> Result<(), StoreError> {
+        // Whoever is neither root nor in a user namespace does nothing with trees.
+        if !ids::in_user_namespace() && !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let single = self.root.join(ONE_ID).exists();
+        if single == ids::single() {
+            return Ok(());
+        }
+        Err(StoreError::OtherIds { path: self.root.clone(), single })
     }
 
     /// Files of two users in one store would keep both from removing them.
@@ -101,6 +120,9 @@ impl Layout {
         if !index.exists() {
             self.replace("oci/index.json", super::images::EMPTY_INDEX)?;
         }
+        if ids::single() {
+            self.replace(ONE_ID, b"")?;
+        }
         self.replace("version", format!("{FORMAT}\n").as_bytes())
     }
 
@@ -113,7 +135,8 @@ impl Layout {
                 .iter()
                 .any(|known| name == *known)
                 || name.to_string_lossy().starts_with("meta.db")
-                || name == "version";
+                || name == "version"
+                || name == ONE_ID;
             if !known {
                 let found = name.to_string_lossy().into_owned();
                 return Err(StoreError::NotAStore { path: self.root.clone(), found });

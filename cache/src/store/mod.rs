@@ -5,6 +5,7 @@
 //! ```text
 //! <root>/                    mode 0700
 //! ├── version                format number; a newer one is refused
+//! ├── one-id                 only where one user id is all there is: owners are kept aside in attributes
 //! ├── meta.db                SQLite in WAL mode: everything that is known about the rest
 //! ├── oci/                   a valid OCI image layout
 //! │   ├── blobs/sha256/<hex> finished blobs

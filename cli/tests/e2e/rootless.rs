@@ -53,8 +53,9 @@ impl Person {
     }
 }
 
-/// A tar whose files have many owners, modes and a file capability.
-fn archive() -> Vec<u8> {
+/// A tar whose files have many owners, modes, a file capability and devices. `links`: also links and pipes of others than
+/// root.
+fn archive(links: bool) -> Vec<u8> {
     // struct vfs_cap_data, revision 2: permitted cap_net_raw, effective
     let capability = [0x0200_0001u32, 1 << 13, 0, 0, 0].map(u32::to_le_bytes).concat();
     let xattrs = [(b"security.capability".to_vec(), capability), (b"user.note".to_vec(), b"kept".to_vec())];
@@ -76,9 +77,12 @@ fn archive() -> Vec<u8> {
     out.extend_from_slice(b"data");
     pad(&mut out, 4);
     entry(b"dir/su", EntryKind::File, 0o6755, 1, 2).write(&mut out);
-    Header { link: b"su", ..entry(b"dir/link", EntryKind::Symlink, 0o777, 12, 13) }.write(&mut out);
+    let (link, pipe) = if links { ((12, 13), (7, 8)) } else { ((0, 0), (0, 0)) };
+    Header { link: b"su", ..entry(b"dir/link", EntryKind::Symlink, 0o777, link.0, link.1) }.write(&mut out);
     Header { link: b"dir/su", ..entry(b"dir/hard", EntryKind::HardLink, 0o6755, 1, 2) }.write(&mut out);
-    entry(b"dir/pipe", EntryKind::Fifo, 0o622, 7, 8).write(&mut out);
+    entry(b"dir/pipe", EntryKind::Fifo, 0o622, pipe.0, pipe.1).write(&mut out);
+    Header { device: (1, 7), ..entry(b"dir/full", EntryKind::CharDevice, 0o622, 3, 4) }.write(&mut out);
+    Header { device: (8, 0), ..entry(b"dir/disk", EntryKind::BlockDevice, 0o660, 0, 6) }.write(&mut out);
     out.extend_from_slice(&END);
     out
 }
@@ -99,13 +103,15 @@ USER app
 WORKDIR mine
 "#;
 
-fn write_context(dir: &Path, dockerfile: &str) {
+fn write_context(dir: &Path, dockerfile: &str, links: bool) {
     fs::create_dir_all(dir.join("tree/below")).unwrap();
     fs::write(dir.join("Dockerfile"), dockerfile).unwrap();
-    fs::write(dir.join("many.tar"), archive()).unwrap();
+    fs::write(dir.join("many.tar"), archive(links)).unwrap();
     fs::write(dir.join("tree/f"), "f\n").unwrap();
     fs::write(dir.join("tree/below/g"), "g\n").unwrap();
-    std::os::unix::fs::symlink("f", dir.join("tree/l")).unwrap();
+    if links {
+        std::os::unix::fs::symlink("f", dir.join("tree/l")).unwrap();
+    }
 }
 
 /// The image that root builds of a Dockerfile, and the one that somebody else builds: as OCI archives.
@@ -114,10 +120,10 @@ fn both(kind: &'static str, dockerfile: &str) -> (Vec<u8>, Vec<u8>) {
     let args =
         ["--build-arg", "SOURCE_DATE_EPOCH=1500000000", "--output", "type=oci,dest=out.tar", "context"];
     let root = Bench::new();
-    write_context(&root.path("context"), dockerfile);
+    write_context(&root.path("context"), dockerfile, kind == "mapped");
     root.build(&args).fine();
     let person = Person::new(kind);
-    write_context(&person.path("context"), dockerfile);
+    write_context(&person.path("context"), dockerfile, kind == "mapped");
     let built = person.build(&args).fine();
     assert!(built.text.contains("not cached: never built"), "{}", built.text);
     // it was nobody with power who did that
@@ -139,8 +145,11 @@ fn assert_same((root, person): (Vec<u8>, Vec<u8>)) {
         String::from_utf8_lossy(&done.stdout).into_owned()
     };
     let (root, person) = (list(&root), list(&person));
-    let differ: Vec<_> = root.lines().zip(person.lines()).filter(|(a, b)| a != b).collect();
-    panic!("the images differ (root's, the user's): {differ:#?}");
+    let only = |one: &str, other: &str| -> Vec<String> {
+        let others: Vec<&str> = other.lines().collect();
+        one.lines().filter(|line| !others.contains(line)).map(str::to_owned).collect()
+    };
+    panic!("only in root's: {:#?}\nonly in the user's: {:#?}", only(&root, &person), only(&person, &root));
 }
 
 #[test]
@@ -150,6 +159,39 @@ fn the_image_is_the_one_that_root_builds() {
         "RUN chown -R 33:44 /d && chown 1000 /opaque && chown -h 8:9 /d/link && chown app /work/there\n";
     let (first, rest) = DOCKERFILE.split_once("WORKDIR /work").unwrap();
     assert_same(both("mapped", &format!("{first}WORKDIR /work/there\n{owners}WORKDIR /work{rest}{user}")));
+}
+
+#[test]
+fn with_a_single_id_the_image_is_the_same_too() {
+    let (first, _) = DOCKERFILE.split_once("WORKDIR /work").unwrap();
+    let more =
+        "COPY --chown=0 tree/f /copied/\nCOPY --chown=9:9 tree /many/dir/\nRUN mv /copied/below/g /moved\n";
+    assert_same(both("single", &format!("{first}{more}WORKDIR /work\n")));
+}
+
+#[test]
+fn with_a_single_id_what_cannot_be_says_what_to_do() {
+    let person = Person::new("single");
+    for (name, command) in [("chown", "RUN chown 1000 /etc/passwd"), ("user", "USER app\nRUN true")] {
+        person.bench.context(name, &[("Dockerfile", &format!("FROM base\n{command}\n"))]);
+        let failed = person.build(&["--network=none", name]);
+        assert_eq!(failed.code, Some(1), "{}", failed.text);
+        for text in
+            ["single user id", "/etc/subuid has no subordinate ids for bricklayer-single", "--add-subuids"]
+        {
+            assert!(failed.text.contains(text), "{text}: {}", failed.text);
+        }
+    }
+    // when the user gets ids, the store is of no use, and says so
+    let later = Person { kind: "mapped", ..person };
+    crate::support::tool("chown", &["-R", "64321:64321", later.bench.dir.path().to_str().unwrap()]);
+    let refused = later.run(&["images"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.text);
+    assert!(
+        refused.text.contains("was made without subordinate ids, and now there are some"),
+        "{}",
+        refused.text
+    );
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Copying<'_> {
             }
             self.links.insert((metadata.dev, metadata.ino), path.to_owned());
         }
-        match kind {
+        match metadata.kind {
             Kind::Directory => {
                 if existing.is_none_or(|found| found.kind != Kind::Directory) {
                     let mode = rustix::fs::Mode::from_raw_mode(0o700);
@@ -140,6 +140,9 @@ impl Copying<'_> {
         metadata: &Metadata,
     ) -> Result<(), RootfsError> {
         use rustix::fs::{FileType, Mode, makedev, mknodat};
+        if self.owners == Owners::Kept {
+            return at::make_node(dir, name, metadata.kind, metadata.device).map_err(io("make", path));
+        }
         let kind = match metadata.kind {
             Kind::CharDevice => FileType::CharacterDevice,
             Kind::BlockDevice => FileType::BlockDevice,

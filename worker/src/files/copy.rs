@@ -23,7 +23,7 @@ use bricklayer_cache::layer::unpack::{Mode as UnpackMode, UnpackOptions, unpack}
 use bricklayer_cache::root::{Kind, Metadata, Root, RootError, at};
 use bricklayer_solver::mode::SymbolicMode;
 use bricklayer_solver::pattern::clean;
-use rustix::fs::{AtFlags, FileType, Gid, Uid};
+use rustix::fs::{AtFlags, FileType};
 
 use super::FilesError;
 use super::content::{as_copied, copied_xattrs, hard_links};
@@ -185,8 +185,7 @@ impl<'a> Writer<'a> {
         }
         let times = &mut self.times;
         self.base.make_dirs(path, mode, |fd, made| {
-            rustix::fs::fchown(fd, Some(Uid::from_raw_unchecked(uid)), Some(Gid::from_raw_unchecked(gid)))
-                .map_err(RootError::io("change the owner of", made))?;
+            at::fchown(fd, uid, gid).map_err(RootError::io("change the owner of", made))?;
             times.insert(made.to_owned(), attributes.created);
             Ok(())
         })?;
@@ -304,16 +303,13 @@ impl<'a> Writer<'a> {
                 let refused = std::io::Error::other("a character device 0:0 can't be part of a layer");
                 return Err(FilesError::io("make device", target)(refused));
             }
+            Kind::Socket => {
+                rustix::fs::mknodat(dir, &name, FileType::Socket, rustix::fs::Mode::empty(), 0)
+                    .map_err(FilesError::io("make socket", target))?;
+            }
             kind => {
-                let (file_type, action) = match kind {
-                    Kind::Fifo => (FileType::Fifo, "make named pipe"),
-                    Kind::Socket => (FileType::Socket, "make socket"),
-                    Kind::BlockDevice => (FileType::BlockDevice, "make device"),
-                    _ => (FileType::CharacterDevice, "make device"),
-                };
-                let device = rustix::fs::makedev(metadata.device.0, metadata.device.1);
-                rustix::fs::mknodat(dir, &name, file_type, rustix::fs::Mode::from_raw_mode(0o600), device)
-                    .map_err(FilesError::io(action, target))?;
+                let action = if kind == Kind::Fifo { "make named pipe" } else { "make device" };
+                at::make_node(dir, &name, kind, metadata.device).map_err(FilesError::io(action, target))?;
             }
         }
         self.set_attributes(tree, entry, &metadata, target, &name, attributes)?;

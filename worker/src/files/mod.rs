@@ -21,7 +21,6 @@ use bricklayer_cache::root::{Kind, Root, RootError, at};
 use bricklayer_solver::mode;
 use bricklayer_solver::op::{Copy, FileAction, FileOp, Mode, Owner, Selection};
 use bricklayer_solver::pattern::clean;
-use rustix::fs::{Gid, Uid};
 
 pub use content::{MAX_FILES, content};
 pub use error::FilesError;
@@ -128,8 +127,7 @@ fn make_file(
     let mut file = base.create_file(&target, 0o600)?;
     std::io::Write::write_all(&mut file, bytes).map_err(FilesError::io("write", &target))?;
     let (uid, gid) = attributes.owner.unwrap_or((0, 0));
-    rustix::fs::fchown(&file, Some(Uid::from_raw_unchecked(uid)), Some(Gid::from_raw_unchecked(gid)))
-        .map_err(FilesError::io("change the owner of", &target))?;
+    at::fchown(&file, uid, gid).map_err(FilesError::io("change the owner of", &target))?;
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(bits))
         .map_err(FilesError::io("change the mode of", &target))?;
     at::fset_mtime(&file, attributes.created).map_err(FilesError::io("set the time of", &target))

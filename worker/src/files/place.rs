@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bricklayer_cache::root::{Kind, Metadata, Root, RootError, at};
 use rayon::prelude::*;
-use rustix::fs::{Gid, Uid, XattrFlags};
+use rustix::fs::XattrFlags;
 
 use super::content::{as_copied, keep_copied};
 use super::copy::Attributes;
@@ -143,8 +143,7 @@ fn place_file(
     }
     // In this order: a new owner takes setuid and capabilities away.
     let (uid, gid) = attributes.owner(&metadata);
-    rustix::fs::fchown(&file, Some(Uid::from_raw_unchecked(uid)), Some(Gid::from_raw_unchecked(gid)))
-        .map_err(FilesError::io("change the owner of", target))?;
+    at::fchown(&file, uid, gid).map_err(FilesError::io("change the owner of", target))?;
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(attributes.mode(&metadata)))
         .map_err(FilesError::io("change the mode of", target))?;
     for (key, value) in xattrs {

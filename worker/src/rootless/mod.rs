@@ -15,6 +15,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use bricklayer_sys::userns::{self, EnterError, Range};
 
@@ -113,6 +114,7 @@ pub fn enter() -> Result<Entered, RootlessError> {
     let entered = match (result, maps) {
         (Ok(()), Ok(maps)) => Entered::Mapped { users: total(&maps.users), groups: total(&maps.groups) },
         (Ok(()), Err(reason)) | (Err(reason), _) => {
+            let _ = SINGLE.set(reason.clone());
             userns::map_one(uid, gid).map_err(|error| refused_later(error, "map the user's own id"))?;
             Entered::Single { reason }
         }
@@ -124,6 +126,22 @@ pub fn enter() -> Result<Entered, RootlessError> {
     )
     .map_err(|error| refused_later(EnterError::Refused(error.into()), "change a mount"))?;
     Ok(entered)
+}
+
+/// Why there is one id only.
+static SINGLE: OnceLock<String> = OnceLock::new();
+
+/// Where there is one id only: what a user can do to have more.
+pub(crate) fn advice() -> Option<String> {
+    use bricklayer_cache::root::ids;
+    if !ids::in_user_namespace() || !ids::single() {
+        return None;
+    }
+    let reason = SINGLE.get().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    Some(format!(
+        "commands have a single user id here{reason}, so they can't become other users or give them files; `usermod \
+         --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`, as root, gives a user more"
+    ))
 }
 
 /// May this process make namespaces and mounts? Then it is root or in a user namespace.

@@ -77,6 +77,9 @@ impl SandboxError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Limit { hint, .. } | Self::Network { hint, .. } => Some(hint.clone()),
+            Self::Setup { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+                crate::rootless::advice()
+            }
             Self::Setup { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("namespaces and mounts need root, or a user namespace".to_owned())
             }

@@ -9,7 +9,7 @@ use bricklayer_solver::event::{Exited, Stream, Task};
 use bricklayer_solver::op::{Exec, Mount, MountKind, Network, SecretMount, Security};
 use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::worker::StepError;
-use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
+use rustix::fs::{Mode, fchmod};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::CacheMounts;
@@ -116,6 +116,8 @@ impl Shared {
         task.exited(Exited { code: exit.code, peak_memory: exit.peak_memory, cpu_time: exit.cpu_time });
         self.tell_once(task, &exit.notes);
         if !exit.success() {
+            // It may have failed at just that.
+            self.tell_once(task, crate::rootless::advice().as_slice());
             return Err(failure(exec, &exit));
         }
         drop(held);
@@ -137,7 +139,7 @@ impl Shared {
             Root::open(draft.tree()).map_err(|e| StepError::with_source("cannot open the new layer", e))?;
         at::fstat(below.as_fd())
             .and_then(|below| {
-                fchown(upper.as_fd(), Some(Uid::from_raw(below.uid)), Some(Gid::from_raw(below.gid)))?;
+                at::fchown(upper.as_fd(), below.uid, below.gid)?;
                 fchmod(upper.as_fd(), Mode::from_raw_mode(below.mode))?;
                 at::fset_mtime(upper.as_fd(), below.mtime)
             })

@@ -95,17 +95,12 @@ impl<'a> Extractor<'a> {
                 rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), dir, name)
                     .map_err(fail("make link"))?;
             }
-            EntryKind::Fifo => make_node(dir, name, FileType::Fifo, (0, 0)).map_err(fail("make pipe"))?,
-            EntryKind::CharDevice | EntryKind::BlockDevice => {
-                if self.place.options.userns {
-                    return Ok(());
-                }
-                let kind = if entry.kind == EntryKind::CharDevice {
-                    FileType::CharacterDevice
-                } else {
-                    FileType::BlockDevice
-                };
-                make_node(dir, name, kind, entry.device).map_err(fail("make device"))?;
+            EntryKind::Fifo => at::make_node(dir, name, Kind::Fifo, (0, 0)).map_err(fail("make pipe"))?,
+            EntryKind::CharDevice => {
+                at::make_node(dir, name, Kind::CharDevice, entry.device).map_err(fail("make device"))?;
+            }
+            EntryKind::BlockDevice => {
+                at::make_node(dir, name, Kind::BlockDevice, entry.device).map_err(fail("make device"))?;
             }
             EntryKind::HardLink => {}
         }
@@ -187,8 +182,7 @@ impl<'a> Extractor<'a> {
             }
         }
         let (uid, gid) = self.owner(entry);
-        let owner = (rustix::fs::Uid::from_raw_unchecked(uid), rustix::fs::Gid::from_raw_unchecked(gid));
-        rustix::fs::fchown(&file, Some(owner.0), Some(owner.1)).map_err(fail("change owner of"))?;
+        at::fchown(&file, uid, gid).map_err(fail("change owner of"))?;
         // After the owner, whose change takes setuid and capabilities away.
         rustix::fs::fchmod(&file, Permissions::from_raw_mode(entry.mode)).map_err(fail("change mode of"))?;
         for (key, value) in entry.xattrs.iter().filter(|(key, _)| imported(key)) {
@@ -278,12 +272,9 @@ impl<'a> Extractor<'a> {
                 let target = at::read_link(&found.dir, &found.name).map_err(fail("read link"))?;
                 rustix::fs::symlinkat(target, dir, name).map_err(fail("make link"))?;
             }
-            Kind::Fifo => make_node(dir, name, FileType::Fifo, (0, 0)).map_err(fail("make pipe"))?,
-            Kind::CharDevice => {
-                make_node(dir, name, FileType::CharacterDevice, like.device).map_err(fail("make device"))?;
-            }
-            Kind::BlockDevice => {
-                make_node(dir, name, FileType::BlockDevice, like.device).map_err(fail("make device"))?;
+            Kind::Fifo => at::make_node(dir, name, Kind::Fifo, (0, 0)).map_err(fail("make pipe"))?,
+            Kind::CharDevice | Kind::BlockDevice => {
+                at::make_node(dir, name, like.kind, like.device).map_err(fail("make device"))?;
             }
         }
         at::chown(dir, name, like.uid, like.gid).map_err(fail("change owner of"))?;
@@ -352,8 +343,10 @@ impl<'a> Extractor<'a> {
                 Err(error) => return Err(fail("open directory of")(error)),
             };
             match at::lstat(&dir, name).map_err(fail("look at"))?.map(|found| found.kind) {
-                None => make_node(dir.as_fd(), name, FileType::CharacterDevice, (0, 0))
-                    .map_err(fail("make whiteout"))?,
+                None => {
+                    rustix::fs::mknodat(dir.as_fd(), name, FileType::CharacterDevice, Permissions::empty(), 0)
+                        .map_err(fail("make whiteout"))?
+                }
                 Some(Kind::Directory) => self.mark_opaque(&path)?,
                 Some(_) => {}
             }
@@ -372,16 +365,6 @@ impl<'a> Extractor<'a> {
 fn piece(buffer: &mut [u8], left: u64) -> &mut [u8] {
     let size = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
     buffer.get_mut(..size).unwrap_or_default()
-}
-
-fn make_node(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-    kind: FileType,
-    device: (u32, u32),
-) -> rustix::io::Result<()> {
-    let device = rustix::fs::makedev(device.0, device.1);
-    rustix::fs::mknodat(dir, name, kind, Permissions::from_raw_mode(0), device)
 }
 
 fn set_dir_metadata(dest: &Root, like: &Metadata) -> Result<(), LayerError> {
