@@ -238,11 +238,15 @@ impl Out<'_> {
 
     fn piece(&mut self, log: &BuildLog, time_us: u64, piece: LogPiece) -> Result<(), Cannot> {
         let data = log.read(piece)?;
+        Ok(self.data(time_us, piece.stream, &data)?)
+    }
+
+    fn data(&mut self, time_us: u64, stream: Stream, data: &[u8]) -> io::Result<()> {
         let time = self.times.map(|started| timestamp(started, time_us));
         if self.terminal {
             let mut lines = Vec::new();
-            let splitter = self.splitters.entry(piece.stream).or_default();
-            splitter.push(&data, |line| lines.push(sanitise(line, self.colours)));
+            let splitter = self.splitters.entry(stream).or_default();
+            splitter.push(data, |line| lines.push(sanitise(line, self.colours)));
             for line in lines {
                 let time = time.as_deref().unwrap_or_default();
                 self.line(&format!("{time}{line}"))?;
@@ -250,7 +254,7 @@ impl Out<'_> {
             return Ok(());
         }
         match time {
-            None => self.out.write_all(&data)?,
+            None => self.out.write_all(data)?,
             Some(time) => {
                 for line in data.split_inclusive(|byte| *byte == b'\n') {
                     if self.at_line_start {
@@ -288,4 +292,60 @@ fn timestamp(started_ms: i64, time_us: u64) -> String {
     let micros = started_ms.saturating_mul(1000).saturating_add(time_us.try_into().unwrap_or(i64::MAX));
     let time = jiff::Timestamp::from_microsecond(micros).unwrap_or_default();
     format!("{time:.6} ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written for pieces of one step, and then for a line of ours.
+    fn shown(terminal: bool, times: Option<i64>, pieces: &[(u64, Stream, &[u8])]) -> String {
+        let mut bytes = Vec::new();
+        let out = Box::new(&mut bytes);
+        let mut out =
+            Out { out, terminal, colours: true, times, at_line_start: true, splitters: HashMap::new() };
+        for (time_us, stream, data) in pieces {
+            out.data(*time_us, *stream, data).unwrap();
+        }
+        out.end_of_step(true).unwrap();
+        out.line("next").unwrap();
+        drop(out);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[test]
+    fn files_get_the_bytes_and_terminals_get_lines() {
+        use Stream::{Stderr, Stdout};
+        let pieces: [(u64, Stream, &[u8]); 4] = [
+            (0, Stdout, b"one\x1b[2J\x1b[31m red\r\ntw"),
+            (1_500_000, Stderr, b"err\n"),
+            (2_000_000, Stdout, b"o\n"),
+            (3_000_000, Stdout, b"end"),
+        ];
+        assert_eq!(shown(false, None, &pieces), "one\x1b[2J\x1b[31m red\r\ntwerr\no\nend\nnext\n");
+        assert_eq!(shown(true, None, &pieces), "one\x1b[31m red\x1b[0m\nerr\ntwo\nend\nnext\n");
+        insta::assert_snapshot!(shown(false, Some(1_700_000_000_000), &pieces[1..]), @"
+        2023-11-14T22:13:21.500000Z err
+        2023-11-14T22:13:22.000000Z o
+        2023-11-14T22:13:23.000000Z end
+        next
+        ");
+        assert_eq!(shown(false, None, &[]), "next\n");
+    }
+
+    #[test]
+    fn how_a_step_ended_is_said_where_that_is_not_as_it_should() {
+        let task = |fields: &str| {
+            let text = format!(r#"{{"number":1,"name":"RUN x","kind":"step",{fields}}}"#);
+            ending(&serde_json::from_str(&text).unwrap())
+        };
+        assert_eq!(task(r#""state":"done","exitCode":0"#), None);
+        assert_eq!(task(r#""state":"failed","exitCode":7"#).unwrap(), "exit code: 7");
+        assert_eq!(
+            task(r#""state":"failed","error":"no\u001b[2J such file""#).unwrap(),
+            "failed: no such file"
+        );
+        assert_eq!(task(r#""state":"cancelled""#).unwrap(), "cancelled");
+        assert_eq!(task(r#""state":"cached""#), None);
+    }
 }

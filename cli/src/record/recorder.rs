@@ -45,7 +45,7 @@ pub(crate) struct Recorder {
 
 struct State {
     started: SystemTime,
-    /// Locked; `None`: the build has ended, or nothing more can be written.
+    /// Locked, also where nothing more can be written; `None`: the build has ended.
     file: Option<File>,
     buffer: Vec<u8>,
     collector: Collector,
@@ -98,6 +98,14 @@ impl Recorder {
     /// The build's ID.
     pub(crate) fn id(&self) -> Option<&str> {
         self.build.as_ref().map(|(directory, _)| directory.id.as_str())
+    }
+
+    /// Events go elsewhere from now on.
+    #[cfg(test)]
+    pub(super) fn write_events_to(&self, file: File) {
+        if let Some((_, state)) = &self.build {
+            lock(state).file = Some(file);
+        }
     }
 
     /// The steps that it has.
@@ -345,7 +353,7 @@ impl State {
             _ => return,
         };
         self.collector.add(us, number, &what);
-        if self.file.is_none() {
+        if self.file.is_none() || self.failed.is_some() {
             return;
         }
         match (data, what) {
@@ -365,11 +373,11 @@ impl State {
     }
 
     fn flush(&mut self) {
-        if let Some(mut file) = self.file.as_ref()
+        if self.failed.is_none()
+            && let Some(mut file) = self.file.as_ref()
             && let Err(error) = file.write_all(&self.buffer)
         {
             self.failed = Some(format!("cannot write the events: {error}"));
-            self.file = None;
         }
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER);

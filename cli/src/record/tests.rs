@@ -181,6 +181,23 @@ fn late_events_and_failures_to_write_do_no_harm() {
 }
 
 #[test]
+fn a_full_disk_ends_the_record_and_not_the_build() {
+    let bench = bench();
+    let recorder = bench.start();
+    let make = step(&recorder, "RUN make", 0);
+    make.start();
+    recorder.write_events_to(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    make.log(Stream::Stdout, b"lost".to_vec());
+    make.log(Stream::Stdout, b"lost, too".to_vec());
+    make.finish(Outcome::Done);
+    let record = recorder.end(&Ok(BuildResult::default())).unwrap();
+    assert_eq!(record.outcome, BuildOutcome::Done);
+    assert!(record.incomplete.as_ref().unwrap().contains("No space left"), "{:?}", record.incomplete);
+    assert_eq!(bench.only(), record);
+    assert_eq!(logs(&record), [], "what was written before can be read");
+}
+
+#[test]
 fn damage_and_newer_versions_are_named() {
     let bench = bench();
     bench.start().end(&Ok(BuildResult::default())).unwrap();

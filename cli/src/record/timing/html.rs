@@ -2,6 +2,7 @@
 //!
 //! Names and errors come from Dockerfiles, images and servers: all of it goes through [`Text`].
 
+use std::collections::HashSet;
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
@@ -134,6 +135,9 @@ fn timeline(out: &mut String, timing: &Timing<'_>) {
         let (class, what) = match segment.spent {
             Spent::Working => (format!("bar {}", class(bar.task)), String::new()),
             Spent::Waiting => ("wait".to_owned(), "waiting: ".to_owned()),
+            Spent::Between if bar.task.kind == WorkKind::Export => {
+                ("bar packing".to_owned(), "packing layers before: ".to_owned())
+            }
             // the line between two bars says it
             Spent::Between => continue,
         };
@@ -148,7 +152,11 @@ fn timeline(out: &mut String, timing: &Timing<'_>) {
             bar.task.number,
             Text(&bar.task.name, LONGEST_LABEL),
             time(took),
-            if segment.spent == Spent::Working { label(bar.task, took, end) } else { String::new() },
+            match segment.spent {
+                Spent::Working => label(bar.task, took, end),
+                Spent::Between if thin(took, end).is_empty() => "packing".to_owned(),
+                Spent::Between | Spent::Waiting => String::new(),
+            },
         );
     }
     out.push_str("</div></div>\n</div></div>\n<div class=\"legend\">");
@@ -288,6 +296,8 @@ fn steps(out: &mut String, timing: &Timing<'_>) {
          <th class=\"n\">Start</th><th class=\"n\">Time</th><th class=\"n\">Waited</th><th class=\"n\">CPU</th>\
          <th class=\"n\">Peak memory</th><th class=\"n\">Size</th><th class=\"n\">Moved</th></tr>\n",
     );
+    let critical: HashSet<u64> =
+        timing.bars.iter().filter(|bar| bar.critical).map(|bar| bar.task.number).collect();
     let most_cpu = record.tasks.iter().filter_map(|task| task.cpu_us).max().unwrap_or(0);
     let most_memory = record.tasks.iter().filter_map(|task| task.peak_memory).max().unwrap_or(0);
     for task in &record.tasks {
@@ -302,7 +312,7 @@ fn steps(out: &mut String, timing: &Timing<'_>) {
         for line in why.chain(task.error.clone()) {
             let _ = write!(out, "<div class=\"why\">{}</div>", text(&line));
         }
-        let critical = timing.bars.iter().any(|bar| bar.critical && bar.task.number == task.number);
+        let critical = critical.contains(&task.number);
         let _ = write!(
             out,
             "</td><td class=\"state\"><i class=\"dot {}\"></i>{}{}</td>",

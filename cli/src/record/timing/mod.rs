@@ -6,7 +6,7 @@ mod html;
 mod tests;
 mod trace;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bricklayer_solver::timing::{Activity, Segment, Spent, critical_path, saved_without};
 
@@ -75,7 +75,9 @@ impl<'a> Timing<'a> {
             .tasks
             .iter()
             .filter_map(|task| {
-                let started = task.started_us?;
+                // one that only waited, for somebody who then had its result, never started
+                let only_waited = task.ready_us.filter(|_| task.waited_us > 0);
+                let started = task.started_us.or(only_waited)?;
                 let worked_from = task.ready_us.unwrap_or(started).saturating_add(task.waited_us);
                 let end = task.ended_us.unwrap_or(record.duration_us);
                 Some((task, started.max(worked_from).min(end), end))
@@ -85,6 +87,7 @@ impl<'a> Timing<'a> {
         let activities = activities(&tasks);
         let path = critical_path(&activities, SLACK);
         let savings = savings(record, &tasks, &activities, &path);
+        let critical: HashSet<usize> = path.iter().map(|segment| segment.activity).collect();
         let mut lanes: Vec<u64> = Vec::new();
         let bars =
             tasks.iter().zip(&activities).enumerate().map(|(index, ((task, begin, end), activity))| {
@@ -101,7 +104,7 @@ impl<'a> Timing<'a> {
                     waits_from: activity.ready.max(waited).max(free).min(*begin),
                     begin: *begin,
                     end: *end,
-                    critical: path.iter().any(|segment| segment.activity == index),
+                    critical: critical.contains(&index),
                 }
             });
         let bars = bars.collect();
@@ -118,11 +121,12 @@ impl<'a> Timing<'a> {
 ///
 /// A step needs its inputs. The keys of all steps are made before any of them starts, so a step that needs no other one needs
 /// what came before the steps: the Dockerfile, configs of images, contexts. What else there is needs what ended before it
-/// began; an export needs the pushes of layers that end within it, too.
+/// began, other pushes aside; an export needs the pushes of layers that end within it, too.
 fn activities(tasks: &[(&TaskRecord, u64, u64)]) -> Vec<Activity> {
     let places: HashMap<u64, usize> =
         tasks.iter().enumerate().map(|(place, (task, ..))| (task.number, place)).collect();
     let is_step = |task: &TaskRecord| task.kind == WorkKind::Step && task.op.as_deref() != Some("local");
+    let is_push = |task: &TaskRecord| task.kind == WorkKind::Export && !task.name.starts_with(EXPORTING);
     let activity = |(place, (task, begin, end)): (usize, &(&TaskRecord, u64, u64))| {
         let mut needs: Vec<usize> =
             task.inputs.iter().filter_map(|number| places.get(number)).copied().collect();
@@ -137,12 +141,10 @@ fn activities(tasks: &[(&TaskRecord, u64, u64)]) -> Vec<Activity> {
                 needs.extend(latest(&|other| !is_step(other) && other.kind != WorkKind::Export, ready));
             }
         } else {
-            needs.extend(latest(&|_| true, *begin));
+            // pushes do not wait for each other
+            needs.extend(latest(&|other| !is_push(other), *begin));
             if task.name.starts_with(EXPORTING) {
-                needs.extend(latest(
-                    &|other| other.kind == WorkKind::Export && !other.name.starts_with(EXPORTING),
-                    *end,
-                ));
+                needs.extend(latest(&is_push, *end));
             }
         }
         let slots = match task.op.as_deref() {
@@ -163,7 +165,7 @@ fn savings<'a>(
     path: &[Segment],
 ) -> Vec<Saving<'a>> {
     let mut worked: BTreeMap<usize, u64> = BTreeMap::new();
-    let (mut for_slots, mut for_others) = (0_u64, 0_u64);
+    let (mut for_slots, mut for_others, mut packing) = (0_u64, 0_u64, 0_u64);
     let mut others: Vec<&str> = Vec::new();
     for segment in path {
         let us = segment.to.saturating_sub(segment.from);
@@ -175,6 +177,8 @@ fn savings<'a>(
                 for_others += us;
                 others.extend(task.waited_for.iter().map(String::as_str));
             }
+            // what a push or an export waits for without a task of its own
+            Spent::Between if task.kind == WorkKind::Export => packing += us,
             Spent::Between => {}
         }
     }
@@ -191,6 +195,10 @@ fn savings<'a>(
     if for_slots > 0 {
         let text = "steps on the critical path waited for others of this build: with more --jobs they would not have";
         savings.push(Saving { us: for_slots, task: None, text: text.to_owned() });
+    }
+    if packing > 0 {
+        let text = "layers were packed before they could be exported or pushed".to_owned();
+        savings.push(Saving { us: packing, task: None, text });
     }
     if for_others > 0 {
         others.sort_unstable();

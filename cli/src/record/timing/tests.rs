@@ -66,6 +66,22 @@ fn the_path_and_what_would_have_saved_most() {
 }
 
 #[test]
+fn who_waits_for_another_build_is_seen_to_wait() {
+    let mut record = record();
+    record.tasks.truncate(4);
+    let waiter = &mut record.tasks[3];
+    (waiter.state, waiter.started_us) = (TaskState::Cached, None);
+    (waiter.ready_us, waiter.waited_us, waiter.ended_us) = (Some(100_000), 6_000_000, Some(6_101_000));
+    waiter.waited_for = vec!["process 4711".into()];
+    let timing = Timing::of(&record);
+    let last = timing.bars.last().unwrap();
+    assert_eq!((last.waits_from, last.begin, last.end), (100_000, 6_100_000, 6_101_000));
+    let saving = &timing.savings[0];
+    assert_eq!((saving.us, saving.task), (6_000_000, None));
+    assert!(saving.text.ends_with("waited for other builds: process 4711"), "{}", saving.text);
+}
+
+#[test]
 fn bars_on_a_lane_do_not_overlap() {
     let record = record();
     let timing = Timing::of(&record);

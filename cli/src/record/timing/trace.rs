@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Bar, Spent, Timing};
+use super::{Bar, Spent, Timing, WorkKind};
 
 /// The thread of the critical path; lanes come behind it.
 const PATH: usize = 1;
@@ -24,6 +24,7 @@ pub(super) fn trace(timing: &Timing<'_>) -> String {
         let (name, category) = match segment.spent {
             Spent::Working => (task.name.clone(), "work"),
             Spent::Waiting => (format!("waiting: {}", task.name), "wait"),
+            Spent::Between if task.kind == WorkKind::Export => ("packing layers".to_owned(), "between"),
             Spent::Between => ("between steps".to_owned(), "between"),
         };
         let args = json!({ "step": task.number });
@@ -82,7 +83,7 @@ fn work(bar: &Bar<'_>) -> Value {
         args.insert("exitCode".into(), json!(code));
     }
     let category = task.op.as_deref().unwrap_or(match task.kind {
-        super::WorkKind::Export => "export",
+        WorkKind::Export => "export",
         _ => "internal",
     });
     complete(&task.name, category, thread(bar.lane), bar.begin, bar.end, Value::Object(args))
