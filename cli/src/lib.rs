@@ -16,9 +16,11 @@ pub use bricklayer_solver::{Digest, Platform, event, op};
 pub use tokio_util::sync::CancellationToken;
 
 pub use bricklayer_solver::explain::Reason;
+pub use bricklayer_solver::worker::StepError;
 pub use bricklayer_worker::sandbox::{
     CapabilityChanges, Control, Exit, Size, Stdio, Tmpfs, UnknownCapability,
 };
+pub use bricklayer_worker::{FailedRun, OnFailure};
 pub use build::{Answer, BuildResult, Builder, BuilderOptions, Call, ExplainedStep, Explanation, Fate};
 pub use error::{Error, StepPlace};
 pub use images::{ArchiveFormat, ImageDetails};

@@ -9,6 +9,7 @@ use bricklayer_cache::store::Compression;
 use bricklayer_frontend::Entitlement;
 use bricklayer_solver::Platform;
 use bricklayer_solver::op::{Limits, Network};
+use bricklayer_worker::OnFailure;
 
 /// One build: a Dockerfile, a context, and where the result goes.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +58,8 @@ pub struct BuildRequest {
     pub limits: Limits,
     /// An OCI runtime (an absolute path) that RUNs run under; `None`: our own sandbox.
     pub oci_runtime: Option<PathBuf>,
+    /// What is done when a RUN has failed, before its files go; other steps go on meanwhile.
+    pub on_failure: Option<OnFailure>,
     /// SOURCE_DATE_EPOCH, in seconds since 1970: nothing in the image is newer.
     pub source_date_epoch: Option<i64>,
     /// `HTTP_PROXY` and the like, for RUN and for downloads; never in keys or history.

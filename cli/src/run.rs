@@ -124,10 +124,10 @@ impl Builder {
             LocalWorker::new(self.store.clone(), std::sync::Arc::new(self.registry.clone()), settings);
         // unpacking what is there says nothing that people wait for
         let task = internal_task(&Reporter::silent(), "the files of an image");
-        let root = worker.writable_image(&source, &task, &cancel).await.map_err(step_failed)?;
+        let mut root = worker.writable_image(&source, &task, &cancel).await.map_err(step_failed)?;
         let builder = self.clone();
         self.blocking(move || {
-            let mut command = command(&request, &parts.config.config, &root)?;
+            let mut command = command(&request, &parts.config.config, &mut root)?;
             let mut scratch = None;
             if let Some(program) = request.oci_runtime.clone() {
                 let directory = builder
@@ -197,7 +197,11 @@ impl Container {
 }
 
 /// What the sandbox is asked for.
-fn command(request: &RunRequest, config: &RunConfig, root: &WritableRoot) -> Result<sandbox::Command, Error> {
+fn command(
+    request: &RunRequest,
+    config: &RunConfig,
+    root: &mut WritableRoot,
+) -> Result<sandbox::Command, Error> {
     let args = arguments(request, config);
     if args.is_empty() {
         return Err(Error::new(format!("{} says no command, and none was given", request.image))
@@ -214,7 +218,7 @@ fn command(request: &RunRequest, config: &RunConfig, root: &WritableRoot) -> Res
     };
     let mounts = request.mounts.iter().map(attach).collect::<Result<Vec<_>, Error>>()?;
     Ok(sandbox::Command {
-        root: root.root.try_clone().map_err(|e| Error::because("cannot open the root filesystem", e))?,
+        root: root.take().map_err(step_failed)?,
         upper: Some(root.upper().map_err(step_failed)?),
         args,
         env: environment(request, config, &hostname),

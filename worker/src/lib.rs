@@ -17,5 +17,6 @@ mod writable;
 
 pub use local_worker::LocalWorker;
 pub use settings::{Pins, WorkerSettings};
+pub use steps::{FailedRun, OnFailure};
 pub use views::snapshot_view;
 pub use writable::WritableRoot;

@@ -45,6 +45,8 @@ pub struct WorkerSettings {
     pub allow_insecure: bool,
     /// An OCI runtime (absolute) that runs commands; `None`: our own sandbox.
     pub oci_runtime: Option<PathBuf>,
+    /// What is done when a RUN has failed.
+    pub on_failure: Option<crate::steps::OnFailure>,
     /// Proxy variables for downloads and for git (RUN gets its own with the op).
     pub proxy: Vec<(String, String)>,
     /// Files made by the build are not newer than this (seconds since 1970).

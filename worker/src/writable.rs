@@ -18,12 +18,33 @@ use crate::users;
 
 /// The root filesystem of a command. What is written to it is removed when this is dropped.
 pub struct WritableRoot {
-    /// The mount, attached nowhere.
-    pub root: OwnedFd,
+    /// The mount, attached nowhere; `None`: it was taken.
+    root: Option<OwnedFd>,
+    lowers: Vec<PathBuf>,
     pub(crate) draft: LayerDraft,
 }
 
 impl WritableRoot {
+    /// The mount, to be attached.
+    pub fn take(&mut self) -> Result<OwnedFd, StepError> {
+        self.root.take().ok_or_else(|| StepError::new("the root filesystem is in use"))
+    }
+
+    /// Mounts the same files once more, when the mount that was taken is gone.
+    pub(crate) fn restore(&mut self) -> Result<(), StepError> {
+        // An overlay that is not synced leaves a mark there, so that nobody trusts its files after a crash of the machine.
+        let mark = self.draft.work().join("work");
+        match std::fs::remove_dir_all(&mark) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StepError::with_source(format!("cannot remove `{}`", mark.display()), error));
+            }
+            _ => {}
+        }
+        let lowers: Vec<&Path> = self.lowers.iter().map(PathBuf::as_path).collect();
+        self.root = Some(mount_overlay(&lowers, Some((self.draft.tree(), self.draft.work())))?);
+        Ok(())
+    }
+
     /// The directory that gets the changes.
     pub fn upper(&self) -> Result<OwnedFd, StepError> {
         let failed = "cannot open the new layer";
@@ -31,13 +52,16 @@ impl WritableRoot {
         upper.as_fd().try_clone_to_owned().map_err(|e| StepError::with_source(failed, e))
     }
 
+    /// The files.
+    pub(crate) fn view(&self) -> Result<Root, StepError> {
+        let failed = "cannot open the root filesystem";
+        let root = self.root.as_ref().ok_or_else(|| StepError::new(failed))?;
+        Ok(Root::from_fd(root.try_clone().map_err(|e| StepError::with_source(failed, e))?))
+    }
+
     /// Who `user[:group]` is here; empty: root.
     pub fn user(&self, user: &str) -> Result<User, StepError> {
-        let root = self
-            .root
-            .try_clone()
-            .map_err(|e| StepError::with_source("cannot open the root filesystem", e))?;
-        let user = users::resolve_user(&Root::from_fd(root), user)
+        let user = users::resolve_user(&self.view()?, user)
             .map_err(|e| StepError::with_source(format!("cannot run as user `{user}`"), e))?;
         Ok(User { uid: user.uid, gid: user.gid, groups: user.groups, home: user.home })
     }
@@ -52,7 +76,7 @@ impl Shared {
         let lowers: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
         self.inherit_root_directory(base, &draft)?;
         let root = mount_overlay(&lowers, Some((draft.tree(), draft.work())))?;
-        Ok(WritableRoot { root, draft })
+        Ok(WritableRoot { root: Some(root), lowers: trees, draft })
     }
 }
 

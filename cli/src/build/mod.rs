@@ -448,6 +448,7 @@ fn base_settings(builder: &Builder, request: &BuildRequest, pins: Pins) -> Worke
             || request.entitlements.contains(&Entitlement::NetworkHost),
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         oci_runtime: request.oci_runtime.clone(),
+        on_failure: request.on_failure.clone(),
         proxy: request.proxy.iter().chain(inherited).cloned().collect(),
         source_date_epoch: None,
         pins,

@@ -176,6 +176,9 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 
+    /// What is done when a RUN fails: shell opens one in what it left
+    #[arg(long, value_name = "ACTION", value_enum, help_heading = "RUN steps")]
+    pub(crate) on_fail: Option<OnFail>,
     /// An OCI runtime such as runc or crun that RUN steps run under, instead of the sandbox of this program [env: BRICKLAYER_OCI_RUNTIME]
     #[arg(long, value_name = "PROGRAM", help_heading = "RUN steps")]
     pub(crate) oci_runtime: Option<PathBuf>,
@@ -553,6 +556,13 @@ pub(crate) struct PruneArgs {
     /// Only say what would go
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// What is done when a RUN fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OnFail {
+    /// A shell on the files as the command left them, with its mounts and variables
+    Shell,
 }
 
 /// Forms of an archive.

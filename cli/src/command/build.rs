@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::args::{BuildArgs, Global};
 use super::call::Call;
+use super::debug;
 use super::display::{Display, Progress};
 use super::environment::Environment;
 use super::errors::{Failure, is_clipped};
@@ -22,7 +23,8 @@ pub(crate) async fn build(
     environment: &Environment,
 ) -> Result<(), Failure> {
     let call = Call::of(args)?;
-    let Asked { request, insecure, stdout_taken } = request(args, environment)?;
+    let Asked { mut request, insecure, stdout_taken } = request(args, environment)?;
+    debug::check(args, stdout_taken, environment)?;
     let progress = progress(args.progress, args.quiet, environment)?;
     let mut options = builder_options(global, environment)?;
     options.insecure_registries.extend(insecure);
@@ -31,6 +33,9 @@ pub(crate) async fn build(
         return call.answer(&builder, request, environment).await;
     }
     let display = Display::start(renderer(progress, environment)?);
+    if args.on_fail.is_some() {
+        request.on_failure = Some(debug::shell_on_failure(display.standstill()));
+    }
     let cancel = cancel_on_interrupt();
     let began = std::time::Instant::now();
     let result = builder.build(request, display.reporter(), cancel).await;

@@ -88,6 +88,7 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
         cgroup_parent: args.cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         limits: limits(&args.limits)?,
         oci_runtime: oci_runtime(args.oci_runtime.as_deref(), environment)?,
+        on_failure: None,
         source_date_epoch,
         proxy,
         jobs: match args.jobs {

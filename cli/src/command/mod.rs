@@ -15,6 +15,7 @@ mod build;
 mod builds;
 mod call;
 mod csv;
+mod debug;
 mod display;
 mod environment;
 mod errors;

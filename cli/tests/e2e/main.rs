@@ -4,6 +4,7 @@
 //! docker-registry skopeo uidmap umoci`); a test that finds one of them missing fails and says so.
 
 mod builds;
+mod debug;
 mod explain;
 mod faults;
 mod images;

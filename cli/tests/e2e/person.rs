@@ -60,7 +60,16 @@ impl Person {
     /// Waits until this stands on the screen.
     #[track_caller]
     pub(crate) fn sees(&self, text: &str) {
-        wait_for(&format!("{text:?} on the screen: {:?}", self.screen()), || self.screen().contains(text));
+        let began = std::time::Instant::now();
+        while !self.screen().contains(text) {
+            let patience = std::time::Duration::from_secs(60);
+            assert!(
+                began.elapsed() < patience,
+                "a minute went by without {text:?} on the screen: {:?}",
+                self.screen()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
     }
 
     /// All that the program has written.

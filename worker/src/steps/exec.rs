@@ -13,16 +13,68 @@ use rustix::fs::{Mode, fchmod};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::CacheMounts;
+use super::failed::{FailedRun, OnFailure};
 use crate::local_worker::Shared;
 use crate::overlay;
-use crate::sandbox::{self, Attached, AttachedMount, Exit, Tmpfs};
-use crate::writable::WritableRoot;
+use crate::sandbox::{self, Attached, AttachedMount, Exit, Tmpfs, User};
 
 /// What must outlive the command: guards of cache mounts, and directories that are removed afterwards.
 #[derive(Default)]
 pub(super) struct Held {
     caches: CacheMounts,
     pub(super) scratch: Vec<tempfile::TempDir>,
+}
+
+/// What a command gets, but for what the op says of it.
+pub(super) struct Prepared {
+    pub(super) root: OwnedFd,
+    pub(super) upper: OwnedFd,
+    pub(super) user: User,
+    pub(super) mounts: Vec<AttachedMount>,
+    pub(super) env: Vec<String>,
+    pub(super) runtime: Option<sandbox::Runtime>,
+}
+
+impl Prepared {
+    pub(super) fn command(self, exec: &Exec) -> sandbox::Command {
+        let Self { root, upper, user, mounts, env, runtime } = self;
+        sandbox::Command {
+            root,
+            upper: Some(upper),
+            args: exec.args.clone(),
+            env,
+            cwd: exec.cwd.clone(),
+            user,
+            mounts,
+            network: exec.network,
+            security: exec.security,
+            capabilities: sandbox::CapabilityChanges::default(),
+            read_only: false,
+            stdio: sandbox::Stdio::default(),
+            runtime,
+            hostname: exec.hostname.clone(),
+            extra_hosts: exec.extra_hosts.clone(),
+            shm_size: exec.shm_size,
+            ulimits: exec.ulimits.clone(),
+            limits: exec.limits.clone(),
+            cgroup_parent: exec.cgroup_parent.clone(),
+        }
+    }
+}
+
+/// Why a command could not be run, as a step's failure.
+pub(super) fn sandbox_error(error: sandbox::SandboxError) -> StepError {
+    match error {
+        sandbox::SandboxError::Cancelled => StepError::Cancelled,
+        error => {
+            let hint = error.hint();
+            let failed = StepError::with_source("cannot run the command", error);
+            match hint {
+                Some(hint) => failed.hint(hint),
+                None => failed,
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -39,16 +91,62 @@ impl Shared {
             Some(input) => snapshot(inputs, input)?,
             None => Snapshot::default(),
         };
-        let writable = self.writable(&base)?;
-        let user = writable.user(&exec.user)?;
-
+        let mut writable = self.writable(&base)?;
         let mut held = Held { caches: self.take_caches(exec, inputs, task, cancel)?, scratch: Vec::new() };
+        let prepared = Prepared {
+            user: writable.user(&exec.user)?,
+            mounts: self.mounts(exec, inputs, &mut held)?,
+            env: self.environment(exec)?,
+            runtime: self.runtime(&mut held)?,
+            upper: writable.upper()?,
+            root: writable.take()?,
+        };
+        let command = prepared.command(exec);
+        let output = |stream: sandbox::Stream, data: &[u8]| {
+            let stream = match stream {
+                sandbox::Stream::Stdout => Stream::Stdout,
+                sandbox::Stream::Stderr => Stream::Stderr,
+            };
+            task.log(stream, data.to_vec());
+        };
+        let exit = sandbox::run(command, &output, cancel).map_err(sandbox_error)?;
+        task.exited(Exited { code: exit.code, peak_memory: exit.peak_memory, cpu_time: exit.cpu_time });
+        self.tell_once(task, &exit.notes);
+        if !exit.success() {
+            // It may have failed at just that.
+            self.tell_once(task, crate::rootless::advice().as_slice());
+            let failure = failure(exec, &exit);
+            if let Some(OnFailure(look)) = &self.settings.on_failure {
+                let (writable, held) = (&mut writable, &mut held);
+                look(FailedRun { shared: self, exec, inputs, writable, held, failure: &failure });
+            }
+            return Err(failure);
+        }
+        drop(held);
+        let layer = self.commit(writable.draft, task)?;
+        let mut snapshot = base;
+        snapshot.layers.push(layer);
+        Ok(snapshot)
+    }
+
+    /// What the op mounts.
+    pub(super) fn mounts(
+        &self,
+        exec: &Exec,
+        inputs: &[Output],
+        held: &mut Held,
+    ) -> Result<Vec<AttachedMount>, StepError> {
         let mut mounts = Vec::new();
         for mount in &exec.mounts {
-            if let Some(what) = self.attach(mount, inputs, &mut held)? {
+            if let Some(what) = self.attach(mount, inputs, held)? {
                 mounts.push(AttachedMount { target: mount.target.clone(), what });
             }
         }
+        Ok(mounts)
+    }
+
+    /// The op's variables, with proxies and secrets.
+    pub(super) fn environment(&self, exec: &Exec) -> Result<Vec<String>, StepError> {
         let mut env = exec.env.clone();
         for proxy in &exec.proxy_env {
             let name = proxy.split('=').next().unwrap_or_default();
@@ -71,60 +169,7 @@ impl Shared {
                 None => {}
             }
         }
-        let runtime = self.runtime(&mut held)?;
-        let upper = writable.upper()?;
-        let WritableRoot { root, draft } = writable;
-        let command = sandbox::Command {
-            root,
-            upper: Some(upper),
-            args: exec.args.clone(),
-            env,
-            cwd: exec.cwd.clone(),
-            user,
-            mounts,
-            network: exec.network,
-            security: exec.security,
-            capabilities: sandbox::CapabilityChanges::default(),
-            read_only: false,
-            stdio: sandbox::Stdio::default(),
-            runtime,
-            hostname: exec.hostname.clone(),
-            extra_hosts: exec.extra_hosts.clone(),
-            shm_size: exec.shm_size,
-            ulimits: exec.ulimits.clone(),
-            limits: exec.limits.clone(),
-            cgroup_parent: exec.cgroup_parent.clone(),
-        };
-        let output = |stream: sandbox::Stream, data: &[u8]| {
-            let stream = match stream {
-                sandbox::Stream::Stdout => Stream::Stdout,
-                sandbox::Stream::Stderr => Stream::Stderr,
-            };
-            task.log(stream, data.to_vec());
-        };
-        let exit = sandbox::run(command, &output, cancel).map_err(|error| match error {
-            sandbox::SandboxError::Cancelled => StepError::Cancelled,
-            error => {
-                let hint = error.hint();
-                let failed = StepError::with_source("cannot run the command", error);
-                match hint {
-                    Some(hint) => failed.hint(hint),
-                    None => failed,
-                }
-            }
-        })?;
-        task.exited(Exited { code: exit.code, peak_memory: exit.peak_memory, cpu_time: exit.cpu_time });
-        self.tell_once(task, &exit.notes);
-        if !exit.success() {
-            // It may have failed at just that.
-            self.tell_once(task, crate::rootless::advice().as_slice());
-            return Err(failure(exec, &exit));
-        }
-        drop(held);
-        let layer = self.commit(draft, task)?;
-        let mut snapshot = base;
-        snapshot.layers.push(layer);
-        Ok(snapshot)
+        Ok(env)
     }
 
     /// The root directory of a new layer looks like the one below it: overlayfs shows the upper one's metadata.
@@ -147,7 +192,7 @@ impl Shared {
     }
 
     /// The OCI runtime of this build, with a directory for one command.
-    fn runtime(&self, held: &mut Held) -> Result<Option<sandbox::Runtime>, StepError> {
+    pub(super) fn runtime(&self, held: &mut Held) -> Result<Option<sandbox::Runtime>, StepError> {
         let Some(program) = self.settings.oci_runtime.clone() else { return Ok(None) };
         let scratch = self.scratch_dir()?;
         let runtime = sandbox::Runtime { program, scratch: scratch.path().to_owned() };

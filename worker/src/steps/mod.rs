@@ -2,7 +2,9 @@
 
 mod cache;
 mod exec;
+mod failed;
 mod file;
 mod source;
 
 pub(crate) use exec::mount_overlay;
+pub use failed::{FailedRun, OnFailure};

@@ -14,7 +14,7 @@ mod tty;
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -56,6 +56,10 @@ pub(crate) trait Renderer: Send {
     fn line(&mut self, task: TaskId, time: SystemTime, line: &[u8]);
     /// Time passes.
     fn tick(&mut self, now: SystemTime);
+    /// Takes itself off the terminal while something else has it.
+    fn aside(&mut self, meanwhile: &mut dyn FnMut()) {
+        meanwhile();
+    }
     /// Nothing more will come.
     fn end(&mut self, now: SystemTime);
 }
@@ -72,6 +76,8 @@ impl Renderer for Quiet {
 
 enum Message {
     Event(Event),
+    /// The display says when it stands still, and waits until the other's end is gone.
+    Aside(SyncSender<()>, Receiver<()>),
     End,
 }
 
@@ -91,6 +97,10 @@ impl Display {
             loop {
                 match receiver.recv_timeout(TICK.saturating_sub(ticked.elapsed())) {
                     Ok(Message::Event(event)) => pump.event(&event),
+                    Ok(Message::Aside(ready, done)) => pump.renderer.aside(&mut || {
+                        let _ = ready.send(());
+                        let _ = done.recv();
+                    }),
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => break,
                 }
@@ -111,11 +121,36 @@ impl Display {
         Reporter::new(move |event| drop(sender.send(Message::Event(event))))
     }
 
+    /// What takes the display off the terminal.
+    pub(crate) fn standstill(&self) -> Standstill {
+        Standstill(self.sender.clone())
+    }
+
     /// Draws what is left and stops, also if a reporter is still held somewhere.
     pub(crate) fn finish(mut self) {
         drop(self.sender.send(Message::End));
         // a display that panicked has nothing left to draw
         let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// Takes the display off the terminal.
+#[derive(Clone)]
+pub(crate) struct Standstill(SyncSender<Message>);
+
+/// The display stands still until this is dropped.
+pub(crate) struct Still(#[expect(dead_code, reason = "its end is what counts")] SyncSender<()>);
+
+impl Standstill {
+    /// Returns when the display has shown what happened before and stands still. Whoever has more to tell meanwhile than the
+    /// queue holds waits.
+    pub(crate) fn begin(&self) -> Still {
+        let ((ready, is_ready), (done, is_done)) = (sync_channel(1), sync_channel(1));
+        if self.0.send(Message::Aside(ready, is_done)).is_ok() {
+            // a display that has ended has nothing on the terminal
+            let _ = is_ready.recv();
+        }
+        Still(done)
     }
 }
 

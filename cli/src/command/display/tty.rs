@@ -91,6 +91,11 @@ impl Renderer for Tty {
         self.draw(now);
     }
 
+    fn aside(&mut self, meanwhile: &mut dyn FnMut()) {
+        self.settle(usize::from(self.term.size().1).max(20));
+        self.region.suspend(meanwhile);
+    }
+
     fn end(&mut self, _: SystemTime) {
         self.settle(usize::from(self.term.size().1).max(20));
         self.region.finish_and_clear();
