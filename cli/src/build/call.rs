@@ -1,6 +1,6 @@
 //! `--call`: what a Dockerfile is asked instead of being built.
 
-use bricklayer_frontend::call::{check, outline, targets};
+use bricklayer_frontend::call::{check, methods, outline, targets};
 use bricklayer_frontend::{Diagnostics, Dockerfile, render};
 use bricklayer_solver::event::Reporter;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,8 @@ pub enum Call {
     Outline,
     /// Which stages are there?
     Targets,
+    /// What can be asked?
+    Describe,
 }
 
 /// What it answers.
@@ -40,6 +42,10 @@ impl Builder {
     ///
     /// [`Error::Dockerfile`] for what is wrong with it, unless that is what was asked.
     pub async fn call(&self, request: BuildRequest, call: Call, reporter: Reporter) -> Result<Answer, Error> {
+        let plain = |text: String, json: String| Answer { coloured: text.clone(), text, json, fine: true };
+        if call == Call::Describe {
+            return Ok(plain(methods().to_text(), methods().to_json()));
+        }
         let input = input::read(self, &request, &reporter, &CancellationToken::new()).await?;
         let options = options(&request, &input);
         let resolver = self.resolver(&request, &reporter);
@@ -55,8 +61,6 @@ impl Builder {
                 Dockerfile::parse(&input.text)
                     .map_err(|errors| broken(&errors, &String::from_utf8_lossy(&input.text)))
             };
-            let plain =
-                |text: String, json: String| Answer { coloured: text.clone(), text, json, fine: true };
             Ok(match call {
                 Call::Check => {
                     let found = check(&input.text, &options, &resolver);
@@ -77,6 +81,7 @@ impl Builder {
                     let found = targets(&parse()?);
                     plain(found.to_text(), found.to_json())
                 }
+                Call::Describe => plain(methods().to_text(), methods().to_json()),
             })
         })
         .await

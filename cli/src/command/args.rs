@@ -186,7 +186,7 @@ pub(crate) struct BuildArgs {
     /// Only check the Dockerfile: --call=check
     #[arg(long, help_heading = "Instead of building")]
     pub(crate) check: bool,
-    /// build, check, outline or targets; with ,format=json for programs
+    /// build, check, outline, targets or subrequests.describe; with ,format=json for programs
     #[arg(long, value_name = "METHOD", help_heading = "Instead of building")]
     pub(crate) call: Option<String>,
 

@@ -11,7 +11,7 @@ use super::print;
 use super::usage::Usage;
 use super::values::boolean;
 
-const METHODS: [&str; 4] = ["build", "check", "outline", "targets"];
+const METHODS: [&str; 5] = ["build", "check", "outline", "targets", "subrequests.describe"];
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,7 @@ impl Call {
             Some("check" | "lint") => Method::Check,
             Some("outline") => Method::Outline,
             Some("targets") => Method::Targets,
+            Some("subrequests.describe") => Method::Describe,
             other => {
                 let other = other.unwrap_or_default();
                 return Err(fail(format!("there is no method `{other}`")).suggest(other, &METHODS));
@@ -105,6 +106,7 @@ mod tests {
             ("check,ignorestatus", call(Method::Check, false, true)),
             ("method=outline,format=text", call(Method::Outline, false, false)),
             ("targets,format=json", call(Method::Targets, true, false)),
+            ("subrequests.describe", call(Method::Describe, false, false)),
         ];
         for (text, expected) in cases {
             assert_eq!(Call::parse(text).unwrap(), expected, "{text}");

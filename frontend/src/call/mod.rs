@@ -1,14 +1,16 @@
 //! What `--call` asks instead of a build: `check` (is anything wrong), `outline` (what can a target be given), `targets` (which are
-//! there). Each result prints as text and as JSON, in the shapes of BuildKit's subrequests `frontend.lint`,
+//! there), `subrequests.describe` (what can be asked). Each result prints as text and as JSON, in the shapes of BuildKit's subrequests `frontend.lint`,
 //! `frontend.outline` and `frontend.targets`, version 1.0.0.
 
 mod check;
+mod describe;
 mod outline;
 mod targets;
 
 use serde::Serialize;
 
 pub use check::{BuildError, Check, CheckWarning, check};
+pub use describe::{Form, Method, Methods, methods};
 pub use outline::{Outline, OutlineArg, OutlineSecret, outline};
 pub use targets::{Target, Targets, targets};
 
