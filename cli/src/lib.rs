@@ -6,6 +6,7 @@
 mod build;
 mod error;
 mod images;
+mod key_agent;
 mod record;
 mod request;
 mod run;

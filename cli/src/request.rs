@@ -11,6 +11,9 @@ use bricklayer_solver::Platform;
 use bricklayer_solver::op::{Limits, Network};
 use bricklayer_worker::OnFailure;
 
+use crate::Error;
+use crate::key_agent::KeyAgent;
+
 /// One build: a Dockerfile, a context, and where the result goes.
 #[derive(Debug, Clone, Default)]
 pub struct BuildRequest {
@@ -190,6 +193,25 @@ pub struct SshAgent {
     pub id: String,
     /// The agent's socket.
     pub socket: PathBuf,
+    /// An agent of our own, which ends with the last copy of this.
+    _agent: Option<Arc<KeyAgent>>,
+}
+
+impl SshAgent {
+    /// An agent that runs already.
+    pub fn at(id: impl Into<String>, socket: impl Into<PathBuf>) -> Self {
+        Self { id: id.into(), socket: socket.into(), _agent: None }
+    }
+
+    /// Private keys in files. An agent is started for them (OpenSSH's, which has to be installed), and ends with this.
+    ///
+    /// # Errors
+    ///
+    /// Files that are no private keys, and encrypted ones.
+    pub fn with_keys(id: impl Into<String>, files: &[PathBuf]) -> Result<Self, Error> {
+        let agent = KeyAgent::start(files)?;
+        Ok(Self { id: id.into(), socket: agent.socket(), _agent: Some(Arc::new(agent)) })
+    }
 }
 
 /// Where a result goes.

@@ -152,7 +152,7 @@ pub(crate) struct BuildArgs {
     /// A secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long = "secret", value_name = "SECRET", help_heading = "RUN steps")]
     pub(crate) secrets: Vec<String>,
-    /// An SSH agent for RUN --mount=type=ssh: default or NAME[=SOCKET]
+    /// An SSH agent for RUN --mount=type=ssh: default or NAME[=SOCKET|=KEY[,KEY…]]
     #[arg(long, value_name = "AGENT", help_heading = "RUN steps")]
     pub(crate) ssh: Vec<String>,
     /// The network of RUN steps: default, none or host

@@ -615,7 +615,7 @@ pub(crate) fn secret(text: &str, environment: &Environment) -> Result<Secret, Us
     Ok(Secret { id, value })
 }
 
-/// `default`, `NAME` (the agent of SSH_AUTH_SOCK) or `NAME=SOCKET`.
+/// `default`, `NAME` (the agent of SSH_AUTH_SOCK), `NAME=SOCKET` or `NAME=KEY[,KEY…]`.
 pub(crate) fn ssh(text: &str, environment: &Environment) -> Result<SshAgent, Usage> {
     let fail = |why: String| Usage::new(format!("--ssh `{text}`: {why}"));
     let (id, path) = match text.split_once('=') {
@@ -623,24 +623,39 @@ pub(crate) fn ssh(text: &str, environment: &Environment) -> Result<SshAgent, Usa
         None => (text, None),
     };
     if id.is_empty() {
-        return Err(fail("the name is missing".to_owned()).hint("--ssh default, or --ssh NAME=SOCKET"));
+        return Err(
+            fail("the name is missing".to_owned()).hint("--ssh default, --ssh NAME=SOCKET or --ssh NAME=KEY")
+        );
     }
-    let path = match path {
-        Some(path) if path.contains(',') => {
-            return Err(Usage::unsupported(format!("--ssh `{text}`: several keys or options")));
-        }
-        Some(path) => environment.path(path),
-        None => environment.setting("SSH_AUTH_SOCK").map(|path| environment.path(path)).ok_or_else(|| {
-            fail("SSH_AUTH_SOCK is not set".to_owned()).hint("start an agent: eval $(ssh-agent) && ssh-add")
-        })?,
+    let paths: Vec<PathBuf> = match path {
+        Some(paths) => paths.split(',').map(|path| environment.path(path)).collect(),
+        None => vec![environment.setting("SSH_AUTH_SOCK").map(|path| environment.path(path)).ok_or_else(
+            || {
+                fail("SSH_AUTH_SOCK is not set".to_owned())
+                    .hint("start an agent: eval $(ssh-agent) && ssh-add, or name a key: --ssh NAME=FILE")
+            },
+        )?],
     };
-    let metadata = std::fs::metadata(&path)
-        .map_err(|error| fail(format!("cannot read `{}`", path.display())).because(error))?;
-    if !metadata.file_type().is_socket() {
-        return Err(Usage::unsupported(format!("--ssh `{text}`: a key file instead of an agent's socket"))
-            .hint("load the key into an agent: eval $(ssh-agent) && ssh-add FILE, then --ssh default"));
+    for path in &paths {
+        let metadata = std::fs::metadata(path)
+            .map_err(|error| fail(format!("cannot read `{}`", path.display())).because(error))?;
+        if metadata.file_type().is_socket() {
+            return match paths.as_slice() {
+                [socket] => Ok(SshAgent::at(id, socket)),
+                _ => Err(fail(format!("`{}` is an agent's socket, which goes alone", path.display()))),
+            };
+        }
     }
-    Ok(SshAgent { id: id.to_owned(), socket: path })
+    SshAgent::with_keys(id, &paths).map_err(|error| {
+        let mut failed = fail(error.to_string());
+        if let Some(source) = std::error::Error::source(&error) {
+            failed = failed.because(source.to_string());
+        }
+        match error.hint() {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::Bench;
+use crate::support::{Bench, Printed, tool};
 
 #[test]
 fn a_second_build_runs_nothing_and_makes_the_same_image() {
@@ -224,4 +224,31 @@ fn locked_caches_are_used_one_after_the_other_whatever_their_order() {
     );
     let context = bench.context("context", &[("Dockerfile", &dockerfile)]);
     bench.build(&["--jobs", "2", context.to_str().unwrap()]).fine();
+}
+
+#[test]
+fn a_key_in_a_file_can_be_used_by_a_run_and_is_not_in_the_image() {
+    let bench = Bench::new();
+    let key = bench.path("key");
+    tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "e2e", "-f", key.to_str().unwrap()]);
+    let public = fs::read_to_string(bench.path("key.pub")).unwrap();
+    let context = bench.context(
+        "context",
+        &[("Dockerfile", "FROM base\nCOPY root /\nRUN --mount=type=ssh,id=k ssh-add -L > /listed\n")],
+    );
+    // OpenSSH's client, with the libraries that it needs, in the places where it looks for them.
+    let program = "/usr/bin/ssh-add";
+    let needed = tool("ldd", &[program]);
+    for file in needed.split_whitespace().filter(|word| word.starts_with('/')).chain([program]) {
+        let to = context.join("root").join(file.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(file, to).unwrap();
+    }
+    let flag = format!("k={}", key.display());
+    let temporary = bench.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let args = ["build", "--ssh", &flag, "-o", "type=local,dest=out", context.to_str().unwrap()];
+    Printed::from(bench.command(&args).env("TMPDIR", &temporary).output().unwrap()).fine();
+    assert_eq!(fs::read_to_string(bench.path("out/listed")).unwrap(), public);
+    assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::cgroup::{Devices, Group};
 use super::follow::{Input, Streams, follow};
 use super::oci::{self, NotStarted, Runtime};
-use super::socket::Forwarding;
+use super::socket::{Bound, Forwarding};
 use super::stdio::Terminal;
 use super::stub::Stubs;
 use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs, seccomp};
@@ -183,15 +183,17 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
         handle.join().map_err(|_| SandboxError::setup("start the sandbox", io::ErrorKind::Other))?
     });
     match started {
-        Ok(Started { child, helpers, network, terminal, log, notes }) => {
+        Ok(Started { child, resolver, sockets, network, terminal, log, notes }) => {
             if let Some(Terminal { ours, its }) = terminal {
                 streams.input = input.map(|from| follow_input(from, &ours, true)).transpose()?;
                 streams.stdout = Some(ours);
                 streams.terminal = Some(its);
             }
+            let sockets: io::Result<Vec<Forwarding>> = sockets.into_iter().map(Bound::serve).collect();
+            let sockets = sockets.map_err(|error| SandboxError::setup("answer on a socket", error))?;
             Ok(Running {
                 child,
-                _helpers: helpers,
+                _helpers: (resolver, sockets),
                 network,
                 streams,
                 group,
@@ -234,7 +236,8 @@ fn follow_input(from: OwnedFd, to: &OwnedFd, terminal: bool) -> Result<Input, Sa
 /// What the thread inside the namespaces gives back.
 struct Started {
     child: Child,
-    helpers: Helpers,
+    resolver: Option<Resolver>,
+    sockets: Vec<Bound>,
     network: Option<Private>,
     terminal: Option<Terminal>,
     /// Of an OCI runtime.
@@ -290,14 +293,7 @@ impl Inside<'_> {
                 resolv_conf,
             };
             let oci::Started { child, sockets, terminal, log } = oci::start(command, with, stubs)?;
-            return Ok(Started {
-                child,
-                helpers: (resolver, sockets),
-                network,
-                terminal,
-                log: Some(log),
-                notes,
-            });
+            return Ok(Started { child, resolver, sockets, network, terminal, log: Some(log), notes });
         }
         unshare(Namespaces { mount: true, uts: true, ipc: true, network: own_network })
             .map_err(setup("make namespaces"))?;
@@ -380,7 +376,8 @@ impl Inside<'_> {
         let child = spawn(&plan).map_err(setup("start the supervisor"))?;
         Ok(Started {
             child,
-            helpers: (resolver, tree.sockets),
+            resolver,
+            sockets: tree.sockets,
             network,
             terminal: tree.terminal,
             log: None,

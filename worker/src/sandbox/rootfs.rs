@@ -17,7 +17,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::socket::{self, Forwarding};
+use super::socket::{self, Bound};
 use super::stdio::{Size, Terminal};
 use super::stub::{Missing, Place, Stubs, Want, place};
 use super::{Attached, AttachedMount, SandboxError, Tmpfs, User, policy};
@@ -51,7 +51,7 @@ pub(super) struct Tree {
     /// An empty file.
     pub(super) mask_file: OwnedFd,
     /// What leads outside, for as long as the command runs.
-    pub(super) sockets: Vec<Forwarding>,
+    pub(super) sockets: Vec<Bound>,
     /// The terminal that was asked for.
     pub(super) terminal: Option<Terminal>,
 }
@@ -211,14 +211,14 @@ impl Scratch {
     }
 
     /// A socket that leads to `outside`, as a mount.
-    fn socket(&self, outside: &Path, mode: u32, uid: u32, gid: u32) -> io::Result<(OwnedFd, Forwarding)> {
+    fn socket(&self, outside: &Path, mode: u32, uid: u32, gid: u32) -> io::Result<(OwnedFd, Bound)> {
         let name = self.name("socket");
         let root = self.root.as_fd();
-        let forwarding = socket::forward(root, &name, outside)?;
+        let bound = socket::bind(root, &name, outside)?;
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         rustix::fs::chownat(root, &name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
         rustix::fs::chmodat(root, &name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?;
-        Ok((clone_tree(root, &name)?, forwarding))
+        Ok((clone_tree(root, &name)?, bound))
     }
 
     fn read_only(&self, name: &str) -> Result<OwnedFd, SandboxError> {
@@ -381,7 +381,7 @@ pub(super) struct Context<'a> {
     /// Where nothing is made: the directory below /proc would be hidden, and left behind in the layer.
     forbidden: Vec<(u64, u64)>,
     /// What leads outside, for as long as the command runs.
-    pub(super) sockets: Vec<Forwarding>,
+    pub(super) sockets: Vec<Bound>,
 }
 
 impl<'a> Context<'a> {
@@ -498,8 +498,8 @@ impl<'a> Context<'a> {
                 self.scratch.file("secret", &data, mode, uid, gid)?
             }
             Attached::Socket { path, mode, uid, gid } => {
-                let (tree, forwarding) = self.scratch.socket(&path, mode, uid, gid).map_err(fail)?;
-                self.sockets.push(forwarding);
+                let (tree, bound) = self.scratch.socket(&path, mode, uid, gid).map_err(fail)?;
+                self.sockets.push(bound);
                 tree
             }
         };

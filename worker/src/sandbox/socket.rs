@@ -2,6 +2,9 @@
 //!
 //! The one inside is our own: it has the mode and the owner that were asked for, whatever the one outside has, and the
 //! command sees nothing of the host's file. It answers as long as its [`Forwarding`] lives.
+//!
+//! It is made on a thread in the command's mount namespace, and answers on one that never was there: pivot_root(2) gives
+//! every thread of a namespace the new root, and there the path of the socket outside leads nowhere, or elsewhere.
 
 use std::io;
 use std::net::Shutdown;
@@ -23,16 +26,29 @@ pub(super) struct Forwarding {
     _stop: OwnedFd,
 }
 
-/// Makes the socket `name` in `directory` and passes its connections on to `outside`.
-pub(super) fn forward(directory: BorrowedFd<'_>, name: &str, outside: &Path) -> io::Result<Forwarding> {
+/// A socket that has connections wait until it is answered.
+#[derive(Debug)]
+pub(super) struct Bound {
+    listener: UnixListener,
+    outside: PathBuf,
+}
+
+/// Makes the socket `name` in `directory`, whose connections are to be passed on to `outside`.
+pub(super) fn bind(directory: BorrowedFd<'_>, name: &str, outside: &Path) -> io::Result<Bound> {
     // A path through the descriptor: the directory is on a mount that has no other.
     let listener = UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
     listener.set_nonblocking(true)?;
-    let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
-    let outside = outside.to_owned();
-    let accept = move || accept(&listener, &outside, &stopped);
-    std::thread::Builder::new().name("socket".to_owned()).spawn(accept)?;
-    Ok(Forwarding { _stop: stop })
+    Ok(Bound { listener, outside: outside.to_owned() })
+}
+
+impl Bound {
+    /// Answers from now on. To be called on a thread whose root is the host's.
+    pub(super) fn serve(self) -> io::Result<Forwarding> {
+        let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
+        let accept = move || accept(&self.listener, &self.outside, &stopped);
+        std::thread::Builder::new().name("socket".to_owned()).spawn(accept)?;
+        Ok(Forwarding { _stop: stop })
+    }
 }
 
 fn accept(listener: &UnixListener, outside: &Path, stopped: &OwnedFd) {
@@ -108,7 +124,8 @@ mod tests {
             }
         });
         let directory = std::fs::File::open(folder.path()).expect("open");
-        let forwarding = forward(directory.as_fd(), "inside", &outside).expect("forward");
+        let bound = bind(directory.as_fd(), "inside", &outside).expect("bind");
+        let forwarding = bound.serve().expect("serve");
         for question in ["one", "two"] {
             let mut stream = UnixStream::connect(folder.path().join("inside")).expect("connect");
             stream.write_all(question.as_bytes()).expect("write");

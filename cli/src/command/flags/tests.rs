@@ -372,10 +372,9 @@ fn wrong_flags_are_explained() {
       --secret `id=a,src=x,env=y`: src and env exclude each other
     --ssh default ctx
       --ssh `default`: SSH_AUTH_SOCK is not set
-        hint: start an agent: eval $(ssh-agent) && ssh-add
+        hint: start an agent: eval $(ssh-agent) && ssh-add, or name a key: --ssh NAME=FILE
     --ssh k=secret ctx
-      --ssh `k=secret`: a key file instead of an agent's socket is not supported yet
-        hint: load the key into an agent: eval $(ssh-agent) && ssh-add FILE, then --ssh default
+      --ssh `k=secret`: `DIR/secret` is neither an agent's socket nor a private key
     --build-context x ctx
       --build-context `x` is not NAME=VALUE
     --build-context x=alpine ctx

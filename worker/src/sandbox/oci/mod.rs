@@ -34,7 +34,7 @@ use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 use super::cgroup::Group;
 use super::launch::environment;
 use super::rootfs::{self, Context, Scratch, attach, clone_tree, filesystem, open_path, system_directory};
-use super::socket::Forwarding;
+use super::socket::Bound;
 use super::stdio::Terminal;
 use super::stub::Stubs;
 use super::{Command, HOSTNAME, SandboxError, policy};
@@ -55,7 +55,7 @@ pub struct Runtime {
 /// A runtime that was started.
 pub(super) struct Started {
     pub(super) child: Child,
-    pub(super) sockets: Vec<Forwarding>,
+    pub(super) sockets: Vec<Bound>,
     pub(super) terminal: Option<Terminal>,
     /// What the runtime has to say of itself.
     pub(super) log: File,
@@ -235,7 +235,7 @@ impl Bundle {
         command: &mut Command,
         resolv_conf: String,
         stubs: &mut Stubs,
-    ) -> Result<(Vec<Forwarding>, Vec<(String, PathBuf)>), SandboxError> {
+    ) -> Result<(Vec<Bound>, Vec<(String, PathBuf)>), SandboxError> {
         let place = open_path(self.directory.as_fd(), "rootfs").map_err(failed("open the bundle"))?;
         let root = command.root.as_fd();
         attach(root, place.as_fd()).map_err(failed("attach the root filesystem"))?;
