@@ -1,7 +1,8 @@
 //! Builds OCI images from Dockerfiles: the library that the `bricklayer` command is made of.
 //!
 //! It prints nothing, reads no environment, and needs no daemon. A [`Builder`] opens a store; [`Builder::build`] takes a
-//! [`BuildRequest`]; a [`Reporter`](event::Reporter) hears what happens.
+//! [`BuildRequest`]; a [`Reporter`](event::Reporter) hears what happens. Every build leaves a [`BuildRecord`] and its logs
+//! in the store: [`Builder::builds`].
 
 mod build;
 mod error;

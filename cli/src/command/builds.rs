@@ -229,6 +229,11 @@ fn what(record: &BuildRecord, environment: &Environment) -> String {
         && file.parent().is_none_or(|directory| {
             directory == std::path::Path::new("") || asked.context.ends_with(&*directory.to_string_lossy())
         });
+    // a Dockerfile on standard input may come without a context
+    if asked.dockerfile == "-" && asked.context == "(empty)" {
+        words.push("-".to_owned());
+        return one_line(&words.join(" "));
+    }
     if !usual {
         words.push(format!("-f {}", asked.dockerfile));
     }
@@ -297,12 +302,15 @@ mod tests {
             dockerfile: "docker/Dockerfile".into(),
             ..bricklayer::Asked::default()
         };
-        let records = [failed(), damaged, here];
+        let mut stdin = here.clone();
+        (stdin.asked.context, stdin.asked.dockerfile) = ("(empty)".into(), "-".into());
+        let records = [failed(), damaged, here, stdin];
         insta::assert_snapshot!(look(false).list(&records, &environment()), @"
         BUILD      STARTED         OUTCOME      TOOK    STEPS   CACHED   WHAT
         k3f9a2xy   5 minutes ago   failed       1m15s   2       1        -t app:1 --target build app
         k3f9a2xy   5 minutes ago   unreadable   1m15s   2       1        cannot read `x`
         k3f9a2xy   5 minutes ago   done         1m15s   2       1        -f docker/Dockerfile .
+        k3f9a2xy   5 minutes ago   done         1m15s   2       1        -
         ");
     }
 

@@ -130,8 +130,9 @@ impl TaskRecord {
 }
 
 /// Steps of the graph that were needed, contexts not counted, and how many of them did not have to run: what can be
-/// told by events alone.
+/// told by events alone: contexts have names like `[internal] load build context`.
 pub(super) fn counts(tasks: &[TaskRecord]) -> (usize, usize) {
-    let steps = || tasks.iter().filter(|task| task.kind == WorkKind::Step);
+    let steps =
+        || tasks.iter().filter(|task| task.kind == WorkKind::Step && !task.name.starts_with("[internal]"));
     (steps().count(), steps().filter(|task| task.state == TaskState::Cached).count())
 }

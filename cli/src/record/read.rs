@@ -15,7 +15,7 @@ use super::{BuildOutcome, BuildRecord, TaskState, VERSION};
 use crate::error::Error;
 
 /// `record.json` in bytes, at the most.
-const LARGEST_RECORD: u64 = 256 << 20;
+const LARGEST_RECORD: u64 = 64 << 20;
 
 /// The record of a build; of one that goes on or was killed, as far as its events say.
 pub(super) fn record(directory: &BuildDirectory) -> Result<BuildRecord, Error> {
