@@ -300,3 +300,30 @@ fn without_pasta_the_network_has_to_be_chosen() {
     let lines = fs::read_to_string("/proc/net/dev").unwrap().lines().count();
     assert!(host.ok && host.text.contains(&format!(" {lines}\n")), "{}", host.text);
 }
+
+#[test]
+fn images_are_tried_out() {
+    for kind in ["mapped", "single"] {
+        let person = Person::new(kind);
+        person
+            .run(&[
+                "run",
+                "-v",
+                "./host:/host",
+                "base",
+                "sh",
+                "-c",
+                "echo made > /host/file; touch /x && id -u",
+            ])
+            .fine();
+        let made = person.path("host/file");
+        assert_eq!(fs::read_to_string(&made).unwrap(), "made\n");
+        // root inside is the user outside
+        assert_eq!(fs::metadata(made).unwrap().uid(), fs::metadata(person.path("")).unwrap().uid());
+        let done = person.run(&["run", "-t", "base", "sh", "-c", "tty; exit 5"]);
+        assert_eq!((done.code, done.stdout.as_str()), (Some(5), "/dev/pts/0\r\n"), "{}", done.text);
+        let refused = person.run(&["run", "--oci-runtime", "runc", "base", "true"]);
+        assert_eq!(refused.code, Some(125));
+        assert!(refused.text.contains("an OCI runtime needs root on the host"), "{}", refused.text);
+    }
+}

@@ -24,6 +24,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use bricklayer_cache::root::ids::in_user_namespace;
 use bricklayer_solver::op::{Network, Security};
 use bricklayer_sys::mount::make_private;
 use bricklayer_sys::namespace::{Namespaces, unshare};
@@ -81,6 +82,12 @@ pub(super) fn start(
     with: Surroundings<'_>,
     stubs: &mut Stubs,
 ) -> Result<Started, SandboxError> {
+    if in_user_namespace() {
+        return Err(SandboxError::Invalid(
+            "an OCI runtime needs root on the host: an ordinary user's sandboxes are made by this program alone"
+                .to_owned(),
+        ));
+    }
     let terminal = match command.stdio.terminal {
         Some(size) => Some(Terminal::of_host(size).map_err(failed("make a terminal"))?),
         None => None,
