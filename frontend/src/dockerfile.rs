@@ -165,6 +165,9 @@ fn check_syntax(directives: &[Directive]) -> Result<(), Diagnostic> {
     }
 }
 
+/// So many errors are told of one file.
+const ERRORS: usize = 1000;
+
 /// Reads all instructions from `start` on, and goes on behind those that are wrong.
 pub(crate) fn read_all(source: &Source, start: usize, escape: char) -> (Vec<Instruction>, Vec<Diagnostic>) {
     let mut lines = Lines::new(source, start, escape);
@@ -174,6 +177,7 @@ pub(crate) fn read_all(source: &Source, start: usize, escape: char) -> (Vec<Inst
         let heading = instruction::heading(&logical, &parts, escape);
         let mut heredocs = Vec::with_capacity(heading.markers.len());
         let mut span = logical.span;
+        let logical_end = Span::new(span.end, span.end);
         let mut unterminated = None;
         for marker in heading.markers {
             match lines.heredoc(&marker.name, marker.tabs) {
@@ -219,6 +223,11 @@ pub(crate) fn read_all(source: &Source, start: usize, escape: char) -> (Vec<Inst
                 empty_line: logical.empty_line,
             }),
             Err(error) => errors.push(error),
+        }
+        if errors.len() >= ERRORS {
+            let message = format!("{ERRORS} instructions are wrong, and reading ends here");
+            errors.push(Diagnostic::error(message, logical_end));
+            break;
         }
     }
     (instructions, errors)

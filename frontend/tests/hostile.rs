@@ -60,7 +60,7 @@ fn what_is_asked_of_hostile_files_is_answered() {
 #[test]
 fn ignore_files_of_many_stars() {
     let line = format!("{}b\n", "**/a*".repeat(20));
-    let patterns = ignore::parse(line.repeat(5_000).as_bytes());
+    let patterns = ignore::parse(line.repeat(200).as_bytes());
     let patterns = Patterns::new(&patterns).unwrap();
     let path = "aaaa/".repeat(40);
     assert!(!patterns.matches(path.trim_end_matches('/')));

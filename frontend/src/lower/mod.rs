@@ -57,7 +57,7 @@ pub fn lower(
 }
 
 /// What the environments and histories of all steps may take together, in bytes: every RUN holds the whole environment.
-const COPIED: usize = 256 << 20;
+const COPIED: usize = 128 << 20;
 /// Arguments that are never in the environment.
 const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
