@@ -1,6 +1,7 @@
 //! Runs ops: sources, file operations, sandboxes, exporters.
 
 pub mod context;
+mod copied;
 pub mod export;
 pub mod files;
 mod local_worker;

@@ -7,10 +7,11 @@ use bricklayer_cache::root::Root;
 use bricklayer_cache::store::LayerDraft;
 use bricklayer_solver::event::Task;
 use bricklayer_solver::op::{ImageSource, Source};
-use bricklayer_solver::record::{Output, Snapshot};
+use bricklayer_solver::record::{Layer, Output, Snapshot};
 use bricklayer_solver::worker::StepError;
 use tokio_util::sync::CancellationToken;
 
+use crate::copied::{Copied, CopiedError};
 use crate::local_worker::{LocalWorker, Shared, blocking};
 use crate::sandbox::User;
 use crate::steps::mount_overlay;
@@ -22,6 +23,8 @@ pub struct WritableRoot {
     root: Option<OwnedFd>,
     lowers: Vec<PathBuf>,
     pub(crate) draft: LayerDraft,
+    /// Where overlayfs could not be written to.
+    pub(crate) copied: Option<Copied>,
 }
 
 impl WritableRoot {
@@ -32,6 +35,12 @@ impl WritableRoot {
 
     /// Mounts the same files once more, when the mount that was taken is gone.
     pub(crate) fn restore(&mut self) -> Result<(), StepError> {
+        if let Some(copied) = &self.copied {
+            let mount = copied.mount();
+            self.root =
+                Some(mount.map_err(|e| StepError::with_source("cannot mount the root filesystem", e))?);
+            return Ok(());
+        }
         // An overlay that is not synced leaves a mark there, so that nobody trusts its files after a crash of the machine.
         let mark = self.draft.work().join("work");
         match std::fs::remove_dir_all(&mark) {
@@ -48,7 +57,8 @@ impl WritableRoot {
     /// The directory that gets the changes.
     pub fn upper(&self) -> Result<OwnedFd, StepError> {
         let failed = "cannot open the new layer";
-        let upper = Root::open(self.draft.tree()).map_err(|e| StepError::with_source(failed, e))?;
+        let upper = self.copied.as_ref().map_or(self.draft.tree(), Copied::root);
+        let upper = Root::open(upper).map_err(|e| StepError::with_source(failed, e))?;
         upper.as_fd().try_clone_to_owned().map_err(|e| StepError::with_source(failed, e))
     }
 
@@ -75,9 +85,48 @@ impl Shared {
             self.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
         let lowers: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
         self.inherit_root_directory(base, &draft)?;
-        let root = mount_overlay(&lowers, Some((draft.tree(), draft.work())))?;
-        Ok(WritableRoot { root: Some(root), lowers: trees, draft })
+        let (root, copied) = mount_writable(&lowers, draft.tree(), draft.work())?;
+        Ok(WritableRoot { root: Some(root), lowers: trees, draft, copied })
     }
+
+    /// Takes over into the layer what was changed in a copy, if there is one, and makes it a layer.
+    pub(crate) fn commit_writable(
+        &self,
+        draft: LayerDraft,
+        copied: Option<Copied>,
+        task: &Task,
+    ) -> Result<Layer, StepError> {
+        if let Some(copied) = copied {
+            self.tell_once(task, &[COPIES.to_owned()]);
+            copied.finish(draft.tree()).map_err(|e| {
+                let removed = matches!(e, CopiedError::Whiteout { .. });
+                let failed = StepError::with_source("cannot find out what was changed", e);
+                if removed { failed.hint("put the store on another filesystem with --root") } else { failed }
+            })?;
+        }
+        self.commit(draft, task)
+    }
+}
+
+const COPIES: &str = "overlayfs can't write to the store's filesystem: each step copies its whole root filesystem, which takes \
+                      time and room; a store on a local disk (--root) does without";
+
+/// Mounts layers (lowest first) with `upper` on top, which `work` belongs to; where overlayfs does not write to their
+/// filesystem, it is a copy of the layers beside `upper`.
+pub(crate) fn mount_writable(
+    lowers: &[&Path],
+    upper: &Path,
+    work: &Path,
+) -> Result<(OwnedFd, Option<Copied>), StepError> {
+    let refused = match mount_overlay(lowers, Some((upper, work))) {
+        Ok(root) => return Ok((root, None)),
+        Err(refused) => refused,
+    };
+    // Where nothing can be mounted at all, that is what to tell.
+    let Ok(view) = crate::overlay::mount(lowers, None) else { return Err(refused) };
+    let failed = |e| StepError::with_source("cannot make a root filesystem to write to", e);
+    let copied = Copied::make(&Root::from_fd(view), upper.with_file_name("copy")).map_err(failed)?;
+    Ok((copied.mount().map_err(failed)?, Some(copied)))
 }
 
 impl LocalWorker {

@@ -327,3 +327,42 @@ fn images_are_tried_out() {
         assert!(refused.text.contains("an OCI runtime needs root on the host"), "{}", refused.text);
     }
 }
+
+/// Needs Debian's fuse-overlayfs, whose filesystem is one that the kernel's overlayfs does not write to.
+#[test]
+fn a_store_that_overlayfs_does_not_write_to_will_do() {
+    let person = Person::new("mapped");
+    let dockerfile = "FROM base\nRUN echo a > /a && chown 5:6 /a && rm -r /home/app && mkdir /home/app\n\
+                      COPY --chown=7 Dockerfile /x/\nRUN stat -c '%n %u:%g' /a /home/app /x/Dockerfile\n";
+    person.bench.context("context", &[("Dockerfile", dockerfile)]);
+    let beside = tempfile::tempdir_in("/var/tmp").unwrap();
+    let inner = person.command(&[
+        "./bricklayer",
+        "build",
+        "--progress",
+        "plain",
+        "--network=none",
+        "-t",
+        "made",
+        "context",
+    ]);
+    let script = r#"
+        home=$1 beside=$2; shift 2
+        mkdir "$beside/upper" "$beside/work"
+        fuse-overlayfs -o "allow_other,lowerdir=$home,upperdir=$beside/upper,workdir=$beside/work" "$home" || exit
+        "$@"; code=$?
+        umount -l "$home"
+        exit $code"#;
+    let mut outer = Command::new("unshare");
+    outer
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .args([person.bench.dir.path(), beside.path()])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    let built: Printed = outer.output().unwrap().into();
+    assert!(built.ok, "{}", built.text);
+    assert!(built.text.contains("overlayfs can't write to the store's filesystem"), "{}", built.text);
+    for line in [" /a 5:6\n", " /home/app 0:0\n", " /x/Dockerfile 7:7\n"] {
+        assert!(built.text.contains(line), "{line}: {}", built.text);
+    }
+}

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
+use bricklayer_cache::layer::xattr;
 use bricklayer_cache::layer::{LayerError, PackOptions, pack};
 use bricklayer_cache::root::at::{self, Kind, Metadata};
 use bricklayer_cache::root::{Root, RootError};
@@ -128,6 +129,14 @@ impl Copying<'_> {
         }
         if kind != Kind::Symlink {
             at::chmod(&dir, name, metadata.mode).map_err(io("change the mode of", path))?;
+        }
+        if self.owners == Owners::Kept {
+            // After the owner, whose change takes capabilities away.
+            let (from, from_name) = self.from.parent_of(path)?;
+            let found = at::xattrs(&from, &from_name).map_err(io("read attributes of", path))?;
+            for (key, value) in xattr::split(found).0 {
+                at::set_xattr(&dir, name, &key, &value).map_err(io("set an attribute of", path))?;
+            }
         }
         at::set_mtime(&dir, name, metadata.mtime).map_err(io("set the time of", path))
     }

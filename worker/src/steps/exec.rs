@@ -123,7 +123,7 @@ impl Shared {
             return Err(failure);
         }
         drop(held);
-        let layer = self.commit(writable.draft, task)?;
+        let layer = self.commit_writable(writable.draft, writable.copied, task)?;
         let mut snapshot = base;
         snapshot.layers.push(layer);
         Ok(snapshot)

@@ -10,9 +10,9 @@ use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::worker::{Content, StepError};
 
 use super::exec::snapshot;
-use super::mount_overlay;
 use crate::files::{self, Apply, SourceTree};
 use crate::local_worker::Shared;
+use crate::writable::mount_writable;
 
 impl Shared {
     /// The time of what is made, in seconds since 1970.
@@ -64,18 +64,21 @@ impl Shared {
         let trees: Vec<Option<&SourceTree>> = sources.iter().map(Option::as_deref).collect();
         let draft =
             self.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
+        let mut copied = None;
         let root = if base.layers.is_empty() {
             Root::open(draft.tree()).map_err(|e| StepError::with_source("cannot open the new layer", e))?
         } else {
             self.inherit_root_directory(&base, &draft)?;
             let lowers = self.views.trees(&base)?;
             let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
-            Root::from_fd(mount_overlay(&lowers, Some((draft.tree(), draft.work())))?)
+            let (root, copy) = mount_writable(&lowers, draft.tree(), draft.work())?;
+            copied = copy;
+            Root::from_fd(root)
         };
         let how = Apply { now: self.now(), userns: false };
         files::apply(op, &root, &trees, how).map_err(file_error)?;
         drop(root);
-        let layer = self.commit(draft, task)?;
+        let layer = self.commit_writable(draft, copied, task)?;
         let mut snapshot = base;
         snapshot.layers.push(layer);
         Ok(snapshot)
