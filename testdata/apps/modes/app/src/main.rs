@@ -1,0 +1,1 @@
+fn main() { println!("itoa {}", itoa::Buffer::new().format(42u8)); }
