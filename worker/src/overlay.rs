@@ -73,6 +73,11 @@ impl OverlayError {
             Self::Mount { source, .. } if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {
                 Some("the kernel has no overlayfs: load the module `overlay`".to_owned())
             }
+            Self::Layer { source, .. } | Self::Path { source, .. }
+                if source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
+            {
+                Some("this needs Linux 6.15 or newer: mounts are made and cloned by descriptor".to_owned())
+            }
             _ => None,
         }
     }
