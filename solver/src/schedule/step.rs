@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -118,7 +119,11 @@ async fn obtain(
     let joined = cockpit.is_none();
     match cockpit {
         Some(cockpit) => {
-            tokio::spawn(flying.fly(cockpit));
+            // Mostly its turn comes at once, and it is handed to its thread from here.
+            let mut flight = Box::pin(flying.fly(cockpit));
+            if (&mut flight).now_or_never().is_none() {
+                tokio::spawn(flight);
+            }
         }
         None => {
             step.task.waiting("an equal step, which is running already");
@@ -272,17 +277,11 @@ impl Flying {
     }
 
     /// Runs the step for everybody who is aboard.
-    async fn fly(self, cockpit: Cockpit) {
-        let Cockpit { cancel, landing } = cockpit;
-        let task = Arc::clone(self.task());
-        let result = self.make(cancel).await;
-        let result = result.map_err(|error| Failure { error: Arc::new(error), log: task.log_tail() });
-        landing.send_replace(Some(result));
-    }
-
+    ///
     /// Waits for its turn, which holds no thread; what follows looks into the records, runs and writes, and has a
     /// thread that may wait for all of it: changing threads at each of them costs more than the solver's own work.
-    async fn make(self, cancel: CancellationToken) -> Result<Landed, StepError> {
+    async fn fly(self, cockpit: Cockpit) {
+        let Cockpit { cancel, landing } = cockpit;
         let begun = Instant::now();
         let turn = async {
             tokio::select! {
@@ -291,22 +290,29 @@ impl Flying {
                 turn = self.take_turn() => turn,
             }
         };
-        let turn = guard("a step", turn).await?;
+        let turn = match guard("a step", turn).await {
+            Ok(turn) => turn,
+            Err(error) => {
+                landing.send_replace(Some(Err(self.failure(error))));
+                return;
+            }
+        };
         self.note(|notes| notes.waited += begun.elapsed());
         let runtime = tokio::runtime::Handle::current();
-        let flight = move || {
-            let landed = runtime.block_on(guard("a step", self.make_now(&cancel)));
+        // whoever waits hears from that thread; if it never runs, the dropped sender says so
+        tokio::task::spawn_blocking(move || {
+            let landed = runtime.block_on(guard("a step", self.make(&cancel)));
             drop(turn);
-            landed
-        };
-        match tokio::task::spawn_blocking(flight).await {
-            Ok(landed) => landed,
-            Err(error) => Err(StepError::with_source("a step was lost", error)),
-        }
+            landing.send_replace(Some(landed.map_err(|error| self.failure(error))));
+        });
+    }
+
+    fn failure(&self, error: StepError) -> Failure {
+        Failure { error: Arc::new(error), log: self.task().log_tail() }
     }
 
     /// Under the lock, on a thread of its own.
-    async fn make_now(&self, cancel: &CancellationToken) -> Result<Landed, StepError> {
+    async fn make(&self, cancel: &CancellationToken) -> Result<Landed, StepError> {
         let no_cache = self.run.plan.step(self.id).no_cache;
         let parts = self.parts();
         let reasons = match self.look_again(no_cache, &parts) {
