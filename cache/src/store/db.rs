@@ -6,7 +6,7 @@
 //! the timeout, if somebody else wrote meanwhile.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
@@ -127,6 +127,23 @@ const MIGRATIONS: [&str; 2] = [
 ",
 ];
 
+/// Tries again while another process has the database for itself. SQLite's own timeout does not hold while the journal's
+/// mode changes or the WAL is recovered: there it is busy at once.
+fn patiently<T>(call: impl Fn() -> Result<T, rusqlite::Error>) -> Result<T, rusqlite::Error> {
+    let began = Instant::now();
+    loop {
+        match call() {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && began.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// What a transaction ends with if it fails: it is rolled back.
 pub(super) enum Fail {
     Sql(rusqlite::Error),
@@ -168,7 +185,7 @@ impl Db {
             let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             Ok((connection, version))
         };
-        let (connection, version) = open().map_err(|error| open_error(&path, error))?;
+        let (connection, version) = patiently(open).map_err(|error| open_error(&path, error))?;
         let known = MIGRATIONS.len() as i64;
         if version > known {
             return Err(StoreError::NewerFormat { path, found: version, known });
@@ -181,10 +198,9 @@ impl Db {
     }
 
     fn migrate(&self) -> Result<(), StoreError> {
-        let mode: String = self
-            .connection
-            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-            .map_err(|error| open_error(&self.path, error))?;
+        let to_wal =
+            || self.connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0));
+        let mode: String = patiently(to_wal).map_err(|error| open_error(&self.path, error))?;
         if mode != "wal" {
             return Err(StoreError::NoSharedMemory { path: self.path.clone() });
         }

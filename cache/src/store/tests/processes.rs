@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::super::db::Db;
+use super::super::layout::Layout;
 use super::*;
 
 const JOB: &str = "BRICKLAYER_TEST_JOB";
@@ -120,6 +122,24 @@ fn run_steps(root: &Path) {
         store.put(&[key], &record(&[made])).unwrap();
     }
     store.sync().unwrap();
+}
+
+#[test]
+fn the_tables_of_a_new_store_are_made_once_however_many_open_it() {
+    const MANY: usize = 8;
+    for _ in 0..40 {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(&dir.path().join("store")).unwrap();
+        let barrier = std::sync::Barrier::new(MANY);
+        std::thread::scope(|scope| {
+            for _ in 0..MANY {
+                scope.spawn(|| {
+                    barrier.wait();
+                    Db::open(&layout).map(drop).unwrap();
+                });
+            }
+        });
+    }
 }
 
 #[test]
