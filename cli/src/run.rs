@@ -172,19 +172,7 @@ impl Container {
     ) -> Result<Exit, Error> {
         let Self { builder, root, mut command, _scratch } = self;
         command.stdio = stdio;
-        if command.stdio.terminal.is_some() && !command.env.iter().any(|v| v.starts_with("TERM=")) {
-            command.env.push("TERM=xterm".to_owned());
-        }
         let run = move || {
-            let output = |stream: sandbox::Stream, bytes: &[u8]| {
-                output(
-                    match stream {
-                        sandbox::Stream::Stdout => Stream::Stdout,
-                        sandbox::Stream::Stderr => Stream::Stderr,
-                    },
-                    bytes,
-                );
-            };
             let exit = sandbox::run(command, &output, &cancel).map_err(|error| match error {
                 SandboxError::Cancelled => Error::Cancelled,
                 error => Error::because("cannot run the container", error),

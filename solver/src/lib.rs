@@ -7,6 +7,7 @@
 //! [`image::ImageConfig`], and the pattern languages ([`pattern`], [`mode`]) that ops are written in.
 
 pub mod digest;
+pub mod errors;
 pub mod event;
 pub mod explain;
 pub mod graph;

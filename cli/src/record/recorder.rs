@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bricklayer_cache::store::{BuildDirectory, LiveBuild};
+use bricklayer_solver::errors::in_one_line;
 use bricklayer_solver::event::{self, Event, EventKind, Outcome, Reporter, TaskKind};
 use bricklayer_solver::graph::{Graph, VertexId};
 use bricklayer_solver::schedule::{StepReport, StepState};
@@ -139,7 +140,7 @@ impl Recorder {
         let (outcome, error) = match result {
             Ok(_) => (BuildOutcome::Done, None),
             Err(Error::Cancelled) => (BuildOutcome::Cancelled, None),
-            Err(error) => (BuildOutcome::Failed, Some(chain(error))),
+            Err(error) => (BuildOutcome::Failed, Some(in_one_line(error))),
         };
         self.write(outcome, error, result.as_ref().ok())
     }
@@ -195,7 +196,7 @@ impl Recorder {
 
     fn complain(&self, error: &dyn std::error::Error) {
         let task = internal_task(&self.reporter, "[internal] keep a record of the build");
-        task.finish(Outcome::Failed(chain(error)));
+        task.finish(Outcome::Failed(in_one_line(error)));
     }
 }
 
@@ -418,16 +419,4 @@ fn asked(request: &BuildRequest) -> Asked {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// An error and all its reasons in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

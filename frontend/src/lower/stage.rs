@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use bricklayer_solver::Platform;
+use bricklayer_solver::errors::in_one_line;
 use bricklayer_solver::graph::VertexId;
 
 use super::state::{Root, State};
@@ -515,7 +516,7 @@ impl<'a> Lowering<'a> {
                 .resolver
                 .images(&queries)
                 .into_iter()
-                .map(|answer| answer.map(Rc::new).map_err(|error| chain(&error)))
+                .map(|answer| answer.map(Rc::new).map_err(|error| in_one_line(&error)))
                 .collect();
             for (index, number) in asked {
                 let stage = &mut self.stages[index];
@@ -707,16 +708,4 @@ fn relocate(instruction: &mut Instruction, place: Span, lines: (u32, u32)) {
     instruction.span = place;
     instruction.lines = lines;
     instruction.keyword.span = place;
-}
-
-/// An error and all its sources, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

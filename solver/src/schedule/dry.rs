@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 use super::plan::{self, Plan, Role, blocking};
 use super::run::{Run, merge, wanted};
 use super::step::{Known, content, content_key, why};
-use super::{Failure, Forecast, Shared, StepExplanation, chain_of_errors};
+use super::{Failure, Forecast, Shared, StepExplanation};
 use crate::digest::Digest;
+use crate::errors::in_one_line;
 use crate::explain::{self, InputContent, KeyParts, Reason};
 use crate::graph::VertexId;
 use crate::record::Output;
@@ -130,5 +131,5 @@ async fn reasons(run: &Run, id: VertexId, known: &[Option<Known>]) -> Result<Vec
 }
 
 fn unreadable(error: crate::record::RecordError) -> StepError {
-    StepError::new(format!("records can't be read: {}", chain_of_errors(error.as_ref())))
+    StepError::new(format!("records can't be read: {}", in_one_line(error.as_ref())))
 }

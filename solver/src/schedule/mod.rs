@@ -37,7 +37,6 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -45,6 +44,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
+use crate::errors::in_one_line;
 use crate::event::{Outcome, Reporter, Task};
 use crate::explain::Reason;
 use crate::graph::{Graph, Location, VertexId};
@@ -277,7 +277,7 @@ impl Failure {
                 task.warn(message);
                 Outcome::Cancelled
             }
-            error => Outcome::Failed(chain_of_errors(error)),
+            error => Outcome::Failed(in_one_line(error)),
         });
     }
 
@@ -292,18 +292,6 @@ impl Failure {
             steps,
         }
     }
-}
-
-/// An error and all its reasons in one line.
-fn chain_of_errors(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }
 
 /// What would become of a step.

@@ -10,8 +10,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Shared, chain_of_errors};
+use super::{Failure, Shared};
 use crate::digest::Digest;
+use crate::errors::in_one_line;
 use crate::event::{Reporter, Task, TaskInfo, TaskKind};
 use crate::explain::Places;
 use crate::graph::{Graph, Input, Usage, VertexId};
@@ -338,7 +339,7 @@ async fn look_up(plan: &mut Plan, shared: &Arc<Shared>) {
             }
         }
         Err(error) => {
-            let reason = chain_of_errors(error.as_ref());
+            let reason = in_one_line(error.as_ref());
             plan.step(plan.target).task.warn(format!("records can't be read, so every step runs: {reason}"));
         }
     }

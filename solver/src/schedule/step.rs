@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::flight::{Cockpit, Landed};
 use super::plan::{guard, selection, slot};
 use super::run::Run;
-use super::{Failure, StepState, chain_of_errors};
+use super::{Failure, StepState};
 use crate::digest::Digest;
+use crate::errors::in_one_line;
 use crate::event::{Outcome, Task};
 use crate::explain::{self, InputContent, KeyParts, Reason};
 use crate::graph::{Input, Usage, VertexId};
@@ -225,7 +226,7 @@ impl Flying {
     }
 
     fn warn(&self, what: &str, error: &RecordError) {
-        self.task().warn(format!("{what}: {}", chain_of_errors(error.as_ref())));
+        self.task().warn(format!("{what}: {}", in_one_line(error.as_ref())));
     }
 
     /// Calls the record store on a thread that may wait. `None`: that ended in a defect of this program.

@@ -305,8 +305,12 @@ impl SourceTree {
         Ok(Arc::clone(lock(&self.directories).entry(entry.path.clone()).or_insert(directory)))
     }
 
-    /// The files whose content was read since the tree was opened, with their sizes in bytes.
+    /// The files whose content was read since the tree was opened or its index written, with their sizes in bytes.
     pub(crate) fn fresh(&self) -> Vec<(PathBuf, u64)> {
+        // mostly nothing was, and then no file is looked at
+        if !self.local.as_ref().is_some_and(|local| local.news.load(Ordering::Relaxed)) {
+            return Vec::new();
+        }
         let fresh = |entry: &Arc<Entry>| {
             let content = entry.content.get().filter(|content| content.fresh)?;
             Some((entry.path.clone(), content.metadata.size))

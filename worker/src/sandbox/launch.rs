@@ -24,7 +24,10 @@ use super::oci::{self, NotStarted, Runtime};
 use super::socket::{Bound, Forwarding};
 use super::stdio::Terminal;
 use super::stub::Stubs;
-use super::{Command, DEFAULT_PATH, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs, seccomp};
+use super::{
+    Command, DEFAULT_PATH, DEFAULT_TERM, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs,
+    seccomp,
+};
 use crate::network::NoUplink;
 use crate::network::private::{NoNetwork, Private, private};
 use crate::network::resolver::Resolver;
@@ -63,10 +66,15 @@ fn c_string(what: &str, text: &str) -> Result<CString, SandboxError> {
     CString::new(text).map_err(|_| SandboxError::Invalid(format!("{what} has a NUL byte in it")))
 }
 
-/// The environment: of several variables with one name the last counts, at the place of the first.
-pub(super) fn environment(given: &[String], home: &str) -> Vec<String> {
+/// The environment: of several variables with one name the last counts, at the place of the first. What every command
+/// has is added.
+pub(super) fn environment(command: &Command) -> Vec<String> {
+    complete(&command.env, &command.user.home, command.stdio.terminal.is_some())
+}
+
+fn complete(given: &[String], home: &str, has_terminal: bool) -> Vec<String> {
     let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
-    let mut result: Vec<String> = Vec::with_capacity(given.len() + 2);
+    let mut result: Vec<String> = Vec::with_capacity(given.len() + 3);
     let mut places = std::collections::HashMap::new();
     for entry in given {
         match places.get(&name(entry)) {
@@ -86,6 +94,9 @@ pub(super) fn environment(given: &[String], home: &str) -> Vec<String> {
     }
     if !places.contains_key("HOME") {
         result.push(format!("HOME={}", if home.is_empty() { "/" } else { home }));
+    }
+    if has_terminal && !places.contains_key("TERM") {
+        result.push(format!("TERM={DEFAULT_TERM}"));
     }
     result
 }
@@ -117,7 +128,7 @@ impl Words {
                 command.cwd
             )));
         }
-        let environment = environment(&command.env, &command.user.home);
+        let environment = environment(command);
         // An empty name is no file in every directory.
         let candidates = if program.is_empty() { Vec::new() } else { candidates(program, &environment) };
         let c_strings = |what: &str, texts: &[String]| -> Result<Vec<CString>, SandboxError> {
@@ -331,12 +342,7 @@ impl Inside<'_> {
         let capabilities = policy::capabilities(command.security, command.capabilities);
         let filter = if sandboxed {
             let filter = seccomp::filter(capabilities.bounding);
-            Some(filter.ok_or_else(|| {
-                let machine = std::env::consts::ARCH;
-                SandboxError::Invalid(format!(
-                    "there is no system call filter for {machine}: use --security=insecure"
-                ))
-            })?)
+            Some(filter.ok_or_else(seccomp::none_for_this_machine)?)
         } else {
             None
         };
@@ -489,8 +495,8 @@ mod tests {
     fn the_environment_has_no_name_twice_and_always_path_and_home() {
         let given = ["A=1", "HOME=/h", "A=2", "B"].map(str::to_owned);
         let expected = ["A=2", "HOME=/h", "B", &format!("PATH={DEFAULT_PATH}")].map(str::to_owned);
-        assert_eq!(environment(&given, "/root"), expected);
-        assert_eq!(environment(&["PATH=".to_owned()], ""), ["PATH=", "HOME=/"]);
+        assert_eq!(complete(&given, "/root", false), expected);
+        assert_eq!(complete(&["PATH=".to_owned()], "", true), ["PATH=", "HOME=/", "TERM=xterm"]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use bricklayer_solver::event::Stream;
 use bricklayer_solver::op::{Limits, Network, Security};
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +76,9 @@ pub struct Command {
 
 /// The host name that a command sees when the caller names none. Recorded results and programs expect this one.
 pub const HOSTNAME: &str = "buildkitsandbox";
+
+/// `TERM` of a command with a terminal whose environment has none.
+pub const DEFAULT_TERM: &str = "xterm";
 
 /// `PATH` of a command whose environment has none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -154,15 +158,6 @@ impl Default for Tmpfs {
     fn default() -> Self {
         Self { size: None, mode: 0o1777, read_only: false, programs: true }
     }
-}
-
-/// Which of its outputs a command wrote to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
 }
 
 /// How a command ended.

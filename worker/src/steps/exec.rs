@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bricklayer_cache::root::{Root, at};
 use bricklayer_cache::store::LayerDraft;
-use bricklayer_solver::event::{Exited, Stream, Task};
+use bricklayer_solver::event::{Exited, Task};
 use bricklayer_solver::op::{Exec, Mount, MountKind, Network, SecretMount, Security};
 use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::worker::StepError;
@@ -102,13 +102,7 @@ impl Shared {
             root: writable.take()?,
         };
         let command = prepared.command(exec);
-        let output = |stream: sandbox::Stream, data: &[u8]| {
-            let stream = match stream {
-                sandbox::Stream::Stdout => Stream::Stdout,
-                sandbox::Stream::Stderr => Stream::Stderr,
-            };
-            task.log(stream, data.to_vec());
-        };
+        let output = |stream, data: &[u8]| task.log(stream, data.to_vec());
         let exit = sandbox::run(command, &output, cancel).map_err(sandbox_error)?;
         task.exited(Exited { code: exit.code, peak_memory: exit.peak_memory, cpu_time: exit.cpu_time });
         self.tell_once(task, &exit.notes);

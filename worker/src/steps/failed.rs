@@ -78,19 +78,7 @@ impl FailedRun<'_> {
         let mut command = prepared.command(self.exec);
         command.args = args;
         command.stdio = stdio;
-        if command.stdio.terminal.is_some() && !command.env.iter().any(|entry| entry.starts_with("TERM=")) {
-            command.env.push("TERM=xterm".to_owned());
-        }
-        let output = |stream: sandbox::Stream, bytes: &[u8]| {
-            output(
-                match stream {
-                    sandbox::Stream::Stdout => Stream::Stdout,
-                    sandbox::Stream::Stderr => Stream::Stderr,
-                },
-                bytes,
-            );
-        };
-        sandbox::run(command, &output, cancel).map_err(sandbox_error)
+        sandbox::run(command, output, cancel).map_err(sandbox_error)
     }
 }
 

@@ -116,7 +116,7 @@ pub(super) fn start(
         unified: Group::is_unified(),
         network,
         mounts: &elsewhere,
-        environment: environment(&command.env, &command.user.home),
+        environment: environment(&command),
     };
     let config = spec::config(&command, &surroundings)?;
     bundle.file("config.json", &config)?;

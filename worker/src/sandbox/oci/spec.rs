@@ -6,7 +6,7 @@ use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use super::super::capabilities;
-use super::super::{Command, HOSTNAME, SandboxError, limits, policy};
+use super::super::{Command, HOSTNAME, SandboxError, limits, policy, seccomp};
 use super::{profile, sandboxed};
 
 /// The network of a container.
@@ -52,12 +52,7 @@ fn document(command: &Command, with: &Surroundings<'_>) -> Result<Value, Sandbox
     let inheritable = sets.inheritable != 0;
     let seccomp = if sandboxed(command) {
         let section = profile::section(sets.bounding);
-        Some(section.ok_or_else(|| {
-            let machine = std::env::consts::ARCH;
-            SandboxError::Invalid(format!(
-                "there is no system call filter for {machine}: use --security=insecure"
-            ))
-        })?)
+        Some(section.ok_or_else(seccomp::none_for_this_machine)?)
     } else {
         None
     };

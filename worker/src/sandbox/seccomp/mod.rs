@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 
 use bricklayer_sys::spawn::FilterInstruction;
 
-use super::policy;
+use super::{SandboxError, policy};
 
 pub(super) use table::{Rule, rules_by_name};
 
@@ -29,4 +29,10 @@ pub(super) fn filter(capabilities: u64) -> Option<Cow<'static, [FilterInstructio
         return filter.as_deref().map(Cow::Borrowed);
     }
     compile(capabilities).map(Cow::Owned)
+}
+
+/// What is said where there is no table.
+pub(super) fn none_for_this_machine() -> SandboxError {
+    let machine = std::env::consts::ARCH;
+    SandboxError::Invalid(format!("there is no system call filter for {machine}: use --security=insecure"))
 }
