@@ -488,6 +488,8 @@ mod tests {
     struct Host {
         here: Inside,
         beyond: Inside,
+        /// Tests run side by side: without one that lives as long, the last test to let go would end this one's network.
+        _hold: Hold,
     }
 
     impl Host {
@@ -507,14 +509,14 @@ mod tests {
             for gateway in FAR.into_iter().filter(|address| ipv6 || address.is_ipv4()) {
                 here.netlink.request(link::default_route(gateway)).expect("route");
             }
-            Self { here, beyond }
+            Self { here, beyond, _hold: Hold::new() }
         }
 
         fn on_host<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
             within(self.here.namespace.as_fd(), what)
         }
 
-        /// As if the last [`Hold`] went; those of other tests live on.
+        /// As if the last [`Hold`] went.
         fn end(&self) {
             let stat = rustix::fs::fstat(&self.here.namespace).expect("stat");
             let shared = state().shared.remove(&(stat.st_dev, stat.st_ino));
