@@ -16,14 +16,14 @@ use bricklayer_cache::layer::xattr;
 use bricklayer_cache::root::at::{self, Xattr};
 use bricklayer_cache::root::{Kind, Metadata, Root, RootError};
 
-use crate::export::{Owners, RootfsError, copy_tree};
+use crate::export::{Owners, RootfsError, copy_entry, copy_tree};
 use crate::overlay;
 
 /// Why files could not be copied or compared.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CopiedError {
     /// The copy could not be made.
-    #[error("cannot copy the root filesystem, which overlayfs does not write to here")]
+    #[error("cannot copy the files, which overlayfs does not write to here")]
     Copy(#[source] RootfsError),
     /// A path of the copy or of the layer could not be used.
     #[error(transparent)]
@@ -148,6 +148,31 @@ impl Copied {
         moving.finish()?;
         like(&layer, Path::new(""), &copy)
     }
+}
+
+/// Copies the file or directory that `inside` leads to in `view` into `scratch`, an empty directory on another mount; the
+/// copy as a mount that is attached nowhere.
+pub(crate) fn copy_of(view: &Root, inside: &Path, scratch: &Root) -> Result<OwnedFd, CopiedError> {
+    let mounted = |root: &Root, path: &Path| {
+        overlay::subtree(root.as_fd(), path).map_err(|error| CopiedError::Io {
+            action: "mount",
+            path: inside.to_owned(),
+            source: io::Error::other(error),
+        })
+    };
+    let real = view.resolve(inside)?;
+    let Some(name) = real.file_name() else {
+        copy_tree(view, scratch, Owners::Kept).map_err(CopiedError::Copy)?;
+        like(scratch, Path::new(""), view)?;
+        return mounted(scratch, Path::new("/"));
+    };
+    if view.lstat(&real)?.is_some_and(|found| found.kind == Kind::Socket) {
+        // Nothing to write to.
+        return mounted(view, &real);
+    }
+    let parent = view.subroot(real.parent().unwrap_or(Path::new("")))?;
+    copy_entry(&parent, scratch, name, Owners::Kept).map_err(CopiedError::Copy)?;
+    mounted(scratch, Path::new(name))
 }
 
 fn is_directory(root: &Root, path: &Path) -> Result<bool, CopiedError> {

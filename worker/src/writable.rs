@@ -11,10 +11,10 @@ use bricklayer_solver::record::{Layer, Output, Snapshot};
 use bricklayer_solver::worker::StepError;
 use tokio_util::sync::CancellationToken;
 
-use crate::copied::{Copied, CopiedError};
+use crate::copied::{Copied, CopiedError, copy_of};
 use crate::local_worker::{LocalWorker, Shared, blocking};
 use crate::sandbox::User;
-use crate::steps::mount_overlay;
+use crate::steps::{mount_overlay, subtree};
 use crate::users;
 
 /// The root filesystem of a command. What is written to it is removed when this is dropped.
@@ -127,6 +127,28 @@ pub(crate) fn mount_writable(
     let failed = |e| StepError::with_source("cannot make a root filesystem to write to", e);
     let copied = Copied::make(&Root::from_fd(view), upper.with_file_name("copy")).map_err(failed)?;
     Ok((copied.mount().map_err(failed)?, Some(copied)))
+}
+
+/// What lies at `inside` in layers (lowest first), as a mount to write to: what is written goes into `scratch`, an empty
+/// directory, to be thrown away with it. Where overlayfs does not write there, it is a copy of just that.
+pub(crate) fn mount_for_scratch(
+    lowers: &[&Path],
+    inside: &Path,
+    scratch: &Path,
+) -> Result<OwnedFd, StepError> {
+    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+    for dir in [&upper, &work] {
+        std::fs::create_dir(dir)
+            .map_err(|e| StepError::with_source(format!("cannot make `{}`", dir.display()), e))?;
+    }
+    let refused = match mount_overlay(lowers, Some((&upper, &work))) {
+        Ok(root) => return subtree(&Root::from_fd(root), inside),
+        Err(refused) => refused,
+    };
+    let Ok(view) = crate::overlay::mount(lowers, None) else { return Err(refused) };
+    let failed = |e| StepError::with_source("cannot make a copy to write to", e);
+    let upper = Root::open(&upper).map_err(|e| failed(e.into()))?;
+    copy_of(&Root::from_fd(view), inside, &upper).map_err(failed)
 }
 
 impl LocalWorker {

@@ -337,8 +337,15 @@ fn images_are_tried_out() {
 #[test]
 fn a_store_that_overlayfs_does_not_write_to_will_do() {
     let person = Person::new("mapped");
-    let dockerfile = "FROM base\nRUN echo a > /a && chown 5:6 /a && rm -r /home/app && mkdir /home/app\n\
-                      COPY --chown=7 Dockerfile /x/\nRUN stat -c '%n %u:%g' /a /home/app /x/Dockerfile\n";
+    let dockerfile = "FROM base AS other\nRUN mkdir -p /d/sub && echo one > /d/sub/f && ln -s f /d/sub/l && chown -R 5:6 /d\n\
+                      FROM base\nRUN echo a > /a && chown 5:6 /a && rm -r /home/app && mkdir /home/app\n\
+                      COPY --chown=7 Dockerfile /x/\nRUN stat -c '%n %u:%g' /a /home/app /x/Dockerfile\n\
+                      RUN --mount=from=other,source=/d/sub/l,target=/w/f,rw --mount=from=other,source=d,target=/w/d,rw \
+                      --mount=target=/w/c,rw --mount=type=cache,target=/c --mount=from=other,target=/w/o,rw \
+                      echo two | tee /w/f /w/c/Dockerfile /c/kept /w/o/new > /w/d/sub/new && rm /w/d/sub/f && cat /w/f \
+                      && stat -c '%n %u:%g' /w/d/sub /w/f && echo in $(ls /w/d/sub) $(ls /w/o | head -1)\n\
+                      RUN --mount=from=other,source=d,target=/w/d,rw --mount=target=/w/c --mount=type=cache,target=/c \
+                      echo then $(ls /w/d/sub) $(cat /w/d/sub/f /c/kept) $(head -1 /w/c/Dockerfile)\n";
     person.bench.context("context", &[("Dockerfile", dockerfile)]);
     let beside = tempfile::tempdir_in("/var/tmp").unwrap();
     let inner = person.command(&[
@@ -367,7 +374,16 @@ fn a_store_that_overlayfs_does_not_write_to_will_do() {
     let built: Printed = outer.output().unwrap().into();
     assert!(built.ok, "{}", built.text);
     assert!(built.text.contains("overlayfs can't write to the store's filesystem"), "{}", built.text);
-    for line in [" /a 5:6\n", " /home/app 0:0\n", " /x/Dockerfile 7:7\n"] {
+    for line in [
+        " /a 5:6\n",
+        " /home/app 0:0\n",
+        " /x/Dockerfile 7:7\n",
+        " two\n",
+        " /w/d/sub 5:6\n",
+        " /w/f 5:6\n",
+        " in l new bin\n",
+        " then f l one two FROM base AS other\n",
+    ] {
         assert!(built.text.contains(line), "{line}: {}", built.text);
     }
 }

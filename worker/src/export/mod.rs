@@ -4,5 +4,5 @@ mod image;
 mod rootfs;
 
 pub use image::{Assembled, ImageExport, assemble};
-pub(crate) use rootfs::copy_tree;
 pub use rootfs::{Owners, RootfsError, write_local, write_tar};
+pub(crate) use rootfs::{copy_entry, copy_tree};

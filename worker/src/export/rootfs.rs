@@ -71,6 +71,14 @@ pub(crate) fn copy_tree(from: &Root, to: &Root, owners: Owners) -> Result<(), Ro
     copy.directory(Path::new(""))
 }
 
+/// Copies what has that name in one root, a directory with everything in it, into another. A socket is left out.
+pub(crate) fn copy_entry(from: &Root, to: &Root, name: &OsStr, owners: Owners) -> Result<(), RootfsError> {
+    let path = Path::new(name);
+    let Some(found) = from.lstat(path)? else { return Ok(()) };
+    let mut copy = Copying { from, to, owners, links: HashMap::new() };
+    copy.entry(path, name, found.kind)
+}
+
 struct Copying<'a> {
     from: &'a Root,
     to: &'a Root,

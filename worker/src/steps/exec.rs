@@ -17,6 +17,7 @@ use super::failed::{FailedRun, OnFailure};
 use crate::local_worker::Shared;
 use crate::overlay;
 use crate::sandbox::{self, Attached, AttachedMount, Exit, Tmpfs, User};
+use crate::writable::mount_for_scratch;
 
 /// What must outlive the command: guards of cache mounts, and directories that are removed afterwards.
 #[derive(Default)]
@@ -271,24 +272,21 @@ impl Shared {
                 let path = scratch.path().to_path_buf();
                 inside = self.materialise(output, source, &path)?;
                 held.scratch.push(scratch);
+                if writable {
+                    // It is a copy already.
+                    return subtree(&open_root(&path)?, &inside);
+                }
                 vec![path]
             }
         };
-        let mut upper = None;
-        if writable {
-            let scratch = self.scratch_dir()?;
-            let (tree, work) = (scratch.path().join("upper"), scratch.path().join("work"));
-            for dir in [&tree, &work] {
-                std::fs::create_dir(dir)
-                    .map_err(|e| StepError::with_source(format!("cannot make `{}`", dir.display()), e))?;
-            }
-            held.scratch.push(scratch);
-            upper = Some((tree, work));
-        }
         let paths: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
-        let mount =
-            mount_overlay(&paths, upper.as_ref().map(|(tree, work)| (tree.as_path(), work.as_path())))?;
-        subtree(&Root::from_fd(mount), &inside)
+        if !writable {
+            return subtree(&Root::from_fd(mount_overlay(&paths, None)?), &inside);
+        }
+        let scratch = self.scratch_dir()?;
+        let mount = mount_for_scratch(&paths, &inside, scratch.path());
+        held.scratch.push(scratch);
+        mount
     }
 }
 
@@ -307,7 +305,7 @@ pub(super) fn open_root(path: &Path) -> Result<Root, StepError> {
     Root::open(path).map_err(|e| StepError::with_source(format!("cannot open `{}`", path.display()), e))
 }
 
-fn subtree(root: &Root, source: &Path) -> Result<OwnedFd, StepError> {
+pub(crate) fn subtree(root: &Root, source: &Path) -> Result<OwnedFd, StepError> {
     overlay::subtree(root.as_fd(), source)
         .map_err(|e| StepError::with_source(format!("`{}` is not there", source.display()), e))
 }

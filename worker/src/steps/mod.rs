@@ -6,5 +6,5 @@ mod failed;
 mod file;
 mod source;
 
-pub(crate) use exec::mount_overlay;
+pub(crate) use exec::{mount_overlay, subtree};
 pub use failed::{FailedRun, OnFailure};
