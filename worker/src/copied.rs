@@ -264,12 +264,14 @@ mod tests {
     use std::fs;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::process::Command;
 
     use bricklayer_cache::layer::content_digest;
     use bricklayer_solver::Digest;
 
     use super::*;
-    use crate::writable::mount_writable;
+    use crate::fuse::Fuse;
+    use crate::writable::{Way, mount_writable};
 
     fn lower(root: &Path) {
         for directory in ["kept/below", "gone/deep", "emptied", "opaque/old", "to-file", "moved/in"] {
@@ -325,39 +327,71 @@ mod tests {
         content_digest(&PathBuf::from(format!("/proc/self/fd/{}", view.as_raw_fd()))).expect("digest")
     }
 
-    /// Needs root.
+    fn at(root: &OwnedFd) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()))
+    }
+
+    /// Needs root, and Debian's fuse-overlayfs.
     #[test]
-    fn a_copy_s_layer_shows_what_an_overlay_s_shows() {
+    fn other_ways_layers_show_what_an_overlay_s_shows() {
         let directory = tempfile::tempdir().expect("directory");
         let path = |name: &str| directory.path().join(name);
-        for name in ["lower", "copied", "copied/tree", "overlaid", "overlaid/tree", "overlaid/work"] {
-            fs::create_dir(path(name)).expect("mkdir");
+        for name in ["lower", "copied/tree", "served/tree", "served/work", "overlaid/tree", "overlaid/work"] {
+            fs::create_dir_all(path(name)).expect("mkdir");
         }
-        lower(&path("lower"));
-        let lowers = [&*path("lower")];
+        let below = path("lower");
+        lower(&below);
+        let (copied, served, overlaid) = (path("copied/tree"), path("served/tree"), path("overlaid/tree"));
 
+        let (root, way) = mount_writable(&[&below], &overlaid, &path("overlaid/work")).expect("an overlay");
+        assert!(matches!(way, Way::Overlay), "{way:?}");
+        change(&at(&root));
+        drop(root);
+
+        let view = overlay::mount(&[&below], None).expect("mount");
+        let copy = Copied::make(&Root::from_fd(view), path("copied/copy")).expect("copy");
+        change(copy.root());
+        copy.finish(&copied).expect("a layer");
+
+        let view = Root::from_fd(overlay::mount(&[&below], None).expect("mount"));
+        let fuse = Fuse::new(&[&below], view, &served, &path("served/work")).expect("fuse-overlayfs");
+        let root = fuse.mount().expect("mount");
+        change(&at(&root));
+        drop(root);
+        fuse.finish().expect("a layer");
+
+        let expected = merged(&below, &overlaid);
+        assert_ne!(expected, content_digest(&below).expect("digest"));
+        for layer in [&copied, &served] {
+            assert_eq!(merged(&below, layer), expected, "{}", layer.display());
+            // and no more is in it than what was changed
+            for unchanged in ["way", "kept/below/b"] {
+                assert!(fs::symlink_metadata(layer.join(unchanged)).is_err(), "{unchanged}");
+            }
+            let left = Command::new("find").arg(layer).args(["-name", ".wh.*"]).output().expect("find");
+            assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+        }
+        // What a digest has of a layer of its own is the same as well.
+        let digest = |layer: &Path| content_digest(layer).expect("digest");
+        assert_eq!(digest(&served), digest(&overlaid));
+    }
+
+    /// Needs root.
+    #[test]
+    fn where_nothing_else_writes_it_is_a_copy() {
+        let directory = tempfile::tempdir().expect("directory");
+        // A path that fuse-overlayfs can't be given.
+        let path = |name: &str| directory.path().join("a:b").join(name);
+        for name in ["lower", "tree"] {
+            fs::create_dir_all(path(name)).expect("mkdir");
+        }
         // overlayfs wants its work directory on the filesystem of the upper one
         let elsewhere = tempfile::tempdir_in("/dev/shm").expect("a tmpfs");
-        let (root, copied) =
-            mount_writable(&lowers, &path("copied/tree"), elsewhere.path()).expect("a writable root");
-        let copied = copied.expect("overlayfs refuses, so it is a copy");
-        change(&PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())));
-        drop(root);
-        copied.finish(&path("copied/tree")).expect("a layer");
-
-        let (root, overlaid) =
-            mount_writable(&lowers, &path("overlaid/tree"), &path("overlaid/work")).expect("an overlay");
-        assert!(overlaid.is_none());
-        change(&PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())));
-        drop(root);
-
-        let (copied, overlaid) = (path("copied/tree"), path("overlaid/tree"));
-        assert_ne!(merged(&path("lower"), &copied), content_digest(&path("lower")).expect("digest"));
-        assert_eq!(merged(&path("lower"), &copied), merged(&path("lower"), &overlaid));
-        // and no more is in it than what was changed
-        for unchanged in ["way", "linked", "linked-too", "kept/below/b"] {
-            assert!(fs::symlink_metadata(copied.join(unchanged)).is_err(), "{unchanged}");
-        }
+        let (_, way) = mount_writable(&[&path("lower")], &path("tree"), elsewhere.path()).expect("a copy");
+        assert!(
+            matches!(&way, Way::Copied(_, why) if why.contains("can't be given these layers")),
+            "{way:?}"
+        );
     }
 
     /// Needs root.

@@ -4,6 +4,7 @@ pub mod context;
 mod copied;
 pub mod export;
 pub mod files;
+mod fuse;
 mod local_worker;
 pub mod network;
 pub mod overlay;

@@ -12,6 +12,7 @@ use bricklayer_solver::worker::StepError;
 use tokio_util::sync::CancellationToken;
 
 use crate::copied::{Copied, CopiedError, copy_of};
+use crate::fuse::{Fuse, FuseError};
 use crate::local_worker::{LocalWorker, Shared, blocking};
 use crate::sandbox::User;
 use crate::steps::{mount_overlay, subtree};
@@ -23,8 +24,18 @@ pub struct WritableRoot {
     root: Option<OwnedFd>,
     lowers: Vec<PathBuf>,
     pub(crate) draft: LayerDraft,
-    /// Where overlayfs could not be written to.
-    pub(crate) copied: Option<Copied>,
+    pub(crate) way: Way,
+}
+
+/// How what is written to a root filesystem gets into its layer.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// The layer is overlayfs's upper directory.
+    Overlay,
+    /// The layer is the upper directory of fuse-overlayfs.
+    Fuse(Fuse),
+    /// It is written to a copy, and what was changed is moved into the layer. Why fuse-overlayfs is not used.
+    Copied(Copied, String),
 }
 
 impl WritableRoot {
@@ -35,11 +46,23 @@ impl WritableRoot {
 
     /// Mounts the same files once more, when the mount that was taken is gone.
     pub(crate) fn restore(&mut self) -> Result<(), StepError> {
-        if let Some(copied) = &self.copied {
-            let mount = copied.mount();
-            self.root =
-                Some(mount.map_err(|e| StepError::with_source("cannot mount the root filesystem", e))?);
-            return Ok(());
+        let failed = "cannot mount the root filesystem";
+        match &mut self.way {
+            Way::Overlay => {}
+            Way::Fuse(fuse) => {
+                // Its layer was tidied behind its back.
+                fuse.end().map_err(|e| StepError::with_source(failed, e))?;
+                let lowers: Vec<&Path> = self.lowers.iter().map(PathBuf::as_path).collect();
+                let below = Root::from_fd(mount_overlay(&lowers, None)?);
+                *fuse = Fuse::new(&lowers, below, self.draft.tree(), self.draft.work())
+                    .map_err(|e| StepError::with_source(failed, e))?;
+                self.root = Some(fuse.mount().map_err(|e| StepError::with_source(failed, e))?);
+                return Ok(());
+            }
+            Way::Copied(copied, _) => {
+                self.root = Some(copied.mount().map_err(|e| StepError::with_source(failed, e))?);
+                return Ok(());
+            }
         }
         // An overlay that is not synced leaves a mark there, so that nobody trusts its files after a crash of the machine.
         let mark = self.draft.work().join("work");
@@ -57,7 +80,10 @@ impl WritableRoot {
     /// The directory that gets the changes.
     pub fn upper(&self) -> Result<OwnedFd, StepError> {
         let failed = "cannot open the new layer";
-        let upper = self.copied.as_ref().map_or(self.draft.tree(), Copied::root);
+        let upper = match &self.way {
+            Way::Overlay | Way::Fuse(_) => self.draft.tree(),
+            Way::Copied(copied, _) => copied.root(),
+        };
         let upper = Root::open(upper).map_err(|e| StepError::with_source(failed, e))?;
         upper.as_fd().try_clone_to_owned().map_err(|e| StepError::with_source(failed, e))
     }
@@ -85,70 +111,117 @@ impl Shared {
             self.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
         let lowers: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
         self.inherit_root_directory(base, &draft)?;
-        let (root, copied) = mount_writable(&lowers, draft.tree(), draft.work())?;
-        Ok(WritableRoot { root: Some(root), lowers: trees, draft, copied })
+        let (root, way) = mount_writable(&lowers, draft.tree(), draft.work())?;
+        Ok(WritableRoot { root: Some(root), lowers: trees, draft, way })
     }
 
-    /// Takes over into the layer what was changed in a copy, if there is one, and makes it a layer.
+    /// Makes a draft, whose root filesystem is not mounted any more, a layer.
     pub(crate) fn commit_writable(
         &self,
         draft: LayerDraft,
-        copied: Option<Copied>,
+        way: Way,
         task: &Task,
     ) -> Result<Layer, StepError> {
-        if let Some(copied) = copied {
-            self.tell_once(task, &[COPIES.to_owned()]);
-            copied.finish(draft.tree()).map_err(|e| {
-                let removed = matches!(e, CopiedError::Whiteout { .. });
-                let failed = StepError::with_source("cannot find out what was changed", e);
-                if removed { failed.hint("put the store on another filesystem with --root") } else { failed }
-            })?;
+        match way {
+            Way::Overlay => {}
+            Way::Fuse(fuse) => fuse.finish().map_err(|e| {
+                let removed = matches!(e, FuseError::Whiteout { .. });
+                unfinished(removed, "cannot take over what was changed", e)
+            })?,
+            Way::Copied(copied, why) => {
+                self.tell_once(task, &[format!("{COPIES} ({why})")]);
+                copied.finish(draft.tree()).map_err(|e| {
+                    let removed = matches!(e, CopiedError::Whiteout { .. });
+                    unfinished(removed, "cannot find out what was changed", e)
+                })?;
+            }
         }
         self.commit(draft, task)
     }
 }
 
-const COPIES: &str = "overlayfs can't write to the store's filesystem: each step copies its whole root filesystem, which takes \
-                      time and room; a store on a local disk (--root) does without";
+fn unfinished(
+    removed: bool,
+    what: &'static str,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> StepError {
+    let failed = StepError::with_source(what, error);
+    if removed { failed.hint("put the store on another filesystem with --root") } else { failed }
+}
 
-/// Mounts layers (lowest first) with `upper` on top, which `work` belongs to; where overlayfs does not write to their
-/// filesystem, it is a copy of the layers beside `upper`.
+const COPIES: &str = "overlayfs can't write to the store's filesystem: each step copies its whole root filesystem, which takes \
+                      time and room; fuse-overlayfs, or a store on a local disk (--root), does without";
+
+/// Mounts layers (lowest first) with `upper` on top, which `work` belongs to. Where overlayfs does not write to their
+/// filesystem, fuse-overlayfs does; where that can't be used, it is a copy of the layers beside `upper`.
 pub(crate) fn mount_writable(
     lowers: &[&Path],
     upper: &Path,
     work: &Path,
-) -> Result<(OwnedFd, Option<Copied>), StepError> {
+) -> Result<(OwnedFd, Way), StepError> {
+    let (view, why) = match mount_by_overlay(lowers, upper, work)? {
+        Mounted::Writable(root, way) => return Ok((root, way)),
+        Mounted::ReadOnly(view, why) => (view, why),
+    };
+    let failed = |e| StepError::with_source("cannot make a root filesystem to write to", e);
+    let copied = Copied::make(&view, upper.with_file_name("copy")).map_err(failed)?;
+    Ok((copied.mount().map_err(failed)?, Way::Copied(copied, why)))
+}
+
+enum Mounted {
+    Writable(OwnedFd, Way),
+    /// Why not fuse-overlayfs.
+    ReadOnly(Root, String),
+}
+
+fn mount_by_overlay(lowers: &[&Path], upper: &Path, work: &Path) -> Result<Mounted, StepError> {
     let refused = match mount_overlay(lowers, Some((upper, work))) {
-        Ok(root) => return Ok((root, None)),
+        Ok(root) => return Ok(Mounted::Writable(root, Way::Overlay)),
         Err(refused) => refused,
     };
     // Where nothing can be mounted at all, that is what to tell.
-    let Ok(view) = crate::overlay::mount(lowers, None) else { return Err(refused) };
-    let failed = |e| StepError::with_source("cannot make a root filesystem to write to", e);
-    let copied = Copied::make(&Root::from_fd(view), upper.with_file_name("copy")).map_err(failed)?;
-    Ok((copied.mount().map_err(failed)?, Some(copied)))
+    let Ok(view) = crate::overlay::mount(lowers, None).map(Root::from_fd) else { return Err(refused) };
+    let served = || -> Result<_, FuseError> {
+        let fuse = Fuse::new(lowers, view.try_clone()?, upper, work)?;
+        Ok((fuse.mount()?, fuse))
+    };
+    Ok(match served() {
+        Ok((root, fuse)) => Mounted::Writable(root, Way::Fuse(fuse)),
+        Err(error) => Mounted::ReadOnly(view, chain(&error)),
+    })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 /// What lies at `inside` in layers (lowest first), as a mount to write to: what is written goes into `scratch`, an empty
-/// directory, to be thrown away with it. Where overlayfs does not write there, it is a copy of just that.
+/// directory, to be thrown away with it. Where overlayfs does not write there, it is fuse-overlayfs, or a copy of just that.
+/// What is returned beside the mount must be held as long as it is used.
 pub(crate) fn mount_for_scratch(
     lowers: &[&Path],
     inside: &Path,
     scratch: &Path,
-) -> Result<OwnedFd, StepError> {
+) -> Result<(OwnedFd, Way), StepError> {
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
     for dir in [&upper, &work] {
         std::fs::create_dir(dir)
             .map_err(|e| StepError::with_source(format!("cannot make `{}`", dir.display()), e))?;
     }
-    let refused = match mount_overlay(lowers, Some((&upper, &work))) {
-        Ok(root) => return subtree(&Root::from_fd(root), inside),
-        Err(refused) => refused,
+    let view = match mount_by_overlay(lowers, &upper, &work)? {
+        Mounted::Writable(root, way) => return Ok((subtree(&Root::from_fd(root), inside)?, way)),
+        Mounted::ReadOnly(view, _) => view,
     };
-    let Ok(view) = crate::overlay::mount(lowers, None) else { return Err(refused) };
     let failed = |e| StepError::with_source("cannot make a copy to write to", e);
     let upper = Root::open(&upper).map_err(|e| failed(e.into()))?;
-    copy_of(&Root::from_fd(view), inside, &upper).map_err(failed)
+    Ok((copy_of(&view, inside, &upper).map_err(failed)?, Way::Overlay))
 }
 
 impl LocalWorker {

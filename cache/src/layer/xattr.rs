@@ -17,6 +17,12 @@ use crate::root::at::Xattr;
 /// The mark of an opaque directory, by who mounts it.
 pub(crate) const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 
+/// The attribute that, with the value `y`, marks an opaque directory where overlayfs is mounted in a user namespace, or not.
+pub fn opaque_mark(userns: bool) -> &'static str {
+    let [trusted, user] = OPAQUE;
+    if userns { user } else { trusted }
+}
+
 /// Namespaces of overlayfs.
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 

@@ -10,8 +10,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::{Errno, Result};
+use rustix::path::Arg;
 
 use super::{aside, ids};
 
@@ -262,6 +265,19 @@ fn remove_one(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Removed> {
         Err(Errno::NOENT) => Ok(Removed::Missing),
         Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(Removed::NotEmpty),
         Err(error) => Err(error),
+    }
+}
+
+/// Renames to a name that is not taken (`EEXIST`). Some filesystems (NFS, FUSE) can't do that in one step: there the name is
+/// looked at first, so nobody else may make it meanwhile.
+pub fn rename_new<P: Arg + Copy>(from: impl AsFd, name: P, to: impl AsFd, new: P) -> Result<()> {
+    match rustix::fs::renameat_with(&from, name, &to, new, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => match rustix::fs::statat(&to, new, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => rustix::fs::renameat(from, name, to, new),
+            Ok(_) => Err(Errno::EXIST),
+            Err(error) => Err(error),
+        },
+        result => result,
     }
 }
 

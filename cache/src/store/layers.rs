@@ -17,7 +17,7 @@ use bricklayer_solver::Digest;
 use bricklayer_solver::image::ImageConfig;
 use bricklayer_solver::record::{Layer, LayerId, Snapshot};
 use rusqlite::{Connection, OptionalExtension, params};
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::CWD;
 
 use super::blobs::{digest_column, file_size};
 use super::db::{Fail, next_seq};
@@ -29,7 +29,7 @@ use super::records::{LayerRow, layer_row};
 use super::remove::remove;
 use super::{Compression, Descriptor, Packed, Store, now_ms};
 use crate::layer::{PackOptions, UnpackOptions, pack, unpack};
-use crate::root::Root;
+use crate::root::{Root, at};
 
 /// In the column `clamp`: no file is newer than the end of time.
 pub(super) const NOT_CLAMPED: i64 = i64::MAX;
@@ -106,7 +106,7 @@ impl Drop for LayerDraft {
 /// Renames a finished tree to where it belongs. What is there already has no row: it is left over from before a power
 /// cut that the database forgot more in than the filesystem.
 fn place(lease: &mut Lease, tree: &Path, target: &Path) -> Result<(), StoreError> {
-    let rename = || rustix::fs::renameat_with(CWD, tree, CWD, target, RenameFlags::NOREPLACE);
+    let rename = || at::rename_new(CWD, tree, CWD, target);
     rename()
         .or_else(|error| {
             if error == rustix::io::Errno::EXIST {

@@ -8,9 +8,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
+
+use crate::root::at;
 
 /// Removes whatever is at `path`; nothing there is fine. Symbolic links are not followed.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
@@ -70,7 +72,7 @@ fn move_up(from: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, count: &mut u
     loop {
         *count += 1;
         let target = CString::new(format!(".removed-{count}")).map_err(|_| Errno::INVAL)?;
-        match rustix::fs::renameat_with(from, name, top, target.as_c_str(), RenameFlags::NOREPLACE) {
+        match at::rename_new(from, name, top, target.as_c_str()) {
             Ok(()) => return Ok(target),
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),

@@ -333,9 +333,27 @@ fn images_are_tried_out() {
     }
 }
 
-/// Needs Debian's fuse-overlayfs, whose filesystem is one that the kernel's overlayfs does not write to.
+/// Needs Debian's bindfs, whose filesystem is one that the kernel's overlayfs does not write to, and fuse-overlayfs.
 #[test]
 fn a_store_that_overlayfs_does_not_write_to_will_do() {
+    let bindfs = r#"bindfs "$home" "$home""#;
+    let copied = on_fuse(bindfs, "mount --bind /dev/null /usr/bin/fuse-overlayfs");
+    assert!(copied.contains("overlayfs can't write to the store's filesystem"), "{copied}");
+    assert!(copied.contains("(fuse-overlayfs is not installed)"), "{copied}");
+    // Where it is installed nothing is copied.
+    let served = on_fuse(bindfs, ":");
+    assert!(!served.contains("warning"), "{served}");
+    // On a filesystem of its own it can't.
+    let itself = r#"
+        mkdir "$beside/upper" "$beside/work"
+        fuse-overlayfs -o "allow_other,lowerdir=$home,upperdir=$beside/upper,workdir=$beside/work" "$home""#;
+    let nested = on_fuse(itself, ":");
+    assert!(nested.contains("cannot make, remove and replace a whiteout in the store"), "{nested}");
+}
+
+/// Builds in a store on a filesystem that root mounts there; `prepare` is done between that and the build.
+#[track_caller]
+fn on_fuse(mount: &str, prepare: &str) -> String {
     let person = Person::new("mapped");
     let dockerfile = "FROM base AS other\nRUN mkdir -p /d/sub && echo one > /d/sub/f && ln -s f /d/sub/l && chown -R 5:6 /d\n\
                       FROM base\nRUN echo a > /a && chown 5:6 /a && rm -r /home/app && mkdir /home/app\n\
@@ -359,21 +377,21 @@ fn a_store_that_overlayfs_does_not_write_to_will_do() {
         "context",
     ]);
     let script = r#"
-        home=$1 beside=$2; shift 2
-        mkdir "$beside/upper" "$beside/work"
-        fuse-overlayfs -o "allow_other,lowerdir=$home,upperdir=$beside/upper,workdir=$beside/work" "$home" || exit
+        mount=$1 prepare=$2 home=$3 beside=$4; shift 4
+        eval "$mount" || exit
+        eval "$prepare"
         "$@"; code=$?
         umount -l "$home"
         exit $code"#;
     let mut outer = Command::new("unshare");
     outer
         .args(["--mount", "sh", "-c", script, "sh"])
+        .args([mount, prepare])
         .args([person.bench.dir.path(), beside.path()])
         .arg(inner.get_program())
         .args(inner.get_args());
     let built: Printed = outer.output().unwrap().into();
     assert!(built.ok, "{}", built.text);
-    assert!(built.text.contains("overlayfs can't write to the store's filesystem"), "{}", built.text);
     for line in [
         " /a 5:6\n",
         " /home/app 0:0\n",
@@ -386,4 +404,5 @@ fn a_store_that_overlayfs_does_not_write_to_will_do() {
     ] {
         assert!(built.text.contains(line), "{line}: {}", built.text);
     }
+    built.text
 }

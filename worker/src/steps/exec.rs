@@ -17,12 +17,14 @@ use super::failed::{FailedRun, OnFailure};
 use crate::local_worker::Shared;
 use crate::overlay;
 use crate::sandbox::{self, Attached, AttachedMount, Exit, Tmpfs, User};
-use crate::writable::mount_for_scratch;
+use crate::writable::{Way, mount_for_scratch};
 
-/// What must outlive the command: guards of cache mounts, and directories that are removed afterwards.
+/// What must outlive the command: guards of cache mounts, programs that serve files, and directories that are removed afterwards.
 #[derive(Default)]
 pub(super) struct Held {
     caches: CacheMounts,
+    /// Of writable mounts.
+    served: Vec<Way>,
     pub(super) scratch: Vec<tempfile::TempDir>,
 }
 
@@ -93,7 +95,7 @@ impl Shared {
             None => Snapshot::default(),
         };
         let mut writable = self.writable(&base)?;
-        let mut held = Held { caches: self.take_caches(exec, inputs, task, cancel)?, scratch: Vec::new() };
+        let mut held = Held { caches: self.take_caches(exec, inputs, task, cancel)?, ..Held::default() };
         let prepared = Prepared {
             user: writable.user(&exec.user)?,
             mounts: self.mounts(exec, inputs, &mut held)?,
@@ -118,7 +120,7 @@ impl Shared {
             return Err(failure);
         }
         drop(held);
-        let layer = self.commit_writable(writable.draft, writable.copied, task)?;
+        let layer = self.commit_writable(writable.draft, writable.way, task)?;
         let mut snapshot = base;
         snapshot.layers.push(layer);
         Ok(snapshot)
@@ -284,9 +286,11 @@ impl Shared {
             return subtree(&Root::from_fd(mount_overlay(&paths, None)?), &inside);
         }
         let scratch = self.scratch_dir()?;
-        let mount = mount_for_scratch(&paths, &inside, scratch.path());
+        let mounted = mount_for_scratch(&paths, &inside, scratch.path());
         held.scratch.push(scratch);
-        mount
+        let (mount, served) = mounted?;
+        held.served.push(served);
+        Ok(mount)
     }
 }
 

@@ -12,7 +12,7 @@ use bricklayer_solver::worker::{Content, StepError};
 use super::exec::snapshot;
 use crate::files::{self, Apply, SourceTree};
 use crate::local_worker::Shared;
-use crate::writable::mount_writable;
+use crate::writable::{Way, mount_writable};
 
 impl Shared {
     /// The time of what is made, in seconds since 1970.
@@ -64,21 +64,21 @@ impl Shared {
         let trees: Vec<Option<&SourceTree>> = sources.iter().map(Option::as_deref).collect();
         let draft =
             self.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
-        let mut copied = None;
+        let mut way = Way::Overlay;
         let root = if base.layers.is_empty() {
             Root::open(draft.tree()).map_err(|e| StepError::with_source("cannot open the new layer", e))?
         } else {
             self.inherit_root_directory(&base, &draft)?;
             let lowers = self.views.trees(&base)?;
             let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
-            let (root, copy) = mount_writable(&lowers, draft.tree(), draft.work())?;
-            copied = copy;
+            let (root, how) = mount_writable(&lowers, draft.tree(), draft.work())?;
+            way = how;
             Root::from_fd(root)
         };
         let how = Apply { now: self.now(), userns: false };
         files::apply(op, &root, &trees, how).map_err(file_error)?;
         drop(root);
-        let layer = self.commit_writable(draft, copied, task)?;
+        let layer = self.commit_writable(draft, way, task)?;
         let mut snapshot = base;
         snapshot.layers.push(layer);
         Ok(snapshot)

@@ -16,7 +16,7 @@ use super::{Mode, UnpackOptions};
 use crate::layer::LayerError;
 use crate::layer::tar::read::shown;
 use crate::layer::tar::{Entry, EntryKind, TarReader};
-use crate::layer::xattr::{OPAQUE, imported};
+use crate::layer::xattr::{imported, opaque_mark};
 use crate::root::{Kind, Metadata, Root, at};
 
 /// Data is written in pieces of this size; a piece of zeros becomes a hole.
@@ -310,7 +310,7 @@ impl<'a> Extractor<'a> {
             return Ok(());
         }
         let dir = self.place.open_plain(path).map_err(LayerError::io("open directory", path))?;
-        let key = OPAQUE.get(usize::from(self.place.options.userns)).copied().unwrap_or_default();
+        let key = opaque_mark(self.place.options.userns);
         rustix::fs::fsetxattr(&dir, key, b"y", rustix::fs::XattrFlags::empty())
             .map_err(LayerError::io("mark as opaque", path))
     }
