@@ -166,9 +166,16 @@ pub(crate) fn copy_of(view: &Root, inside: &Path, scratch: &Root) -> Result<Owne
         like(scratch, Path::new(""), view)?;
         return mounted(scratch, Path::new("/"));
     };
-    if view.lstat(&real)?.is_some_and(|found| found.kind == Kind::Socket) {
-        // Nothing to write to.
-        return mounted(view, &real);
+    if let Some(found) = view.lstat(&real)?.filter(|found| found.kind == Kind::Socket) {
+        // Nobody listens at a socket of a layer: another one is as good.
+        let make = || {
+            let (kind, mode) = (rustix::fs::FileType::Socket, rustix::fs::Mode::empty());
+            rustix::fs::mknodat(scratch.as_fd(), name, kind, mode, 0)?;
+            at::chown(scratch.as_fd(), name, found.uid, found.gid)?;
+            at::chmod(scratch.as_fd(), name, found.mode)
+        };
+        make().map_err(io("make", inside))?;
+        return mounted(scratch, Path::new(name));
     }
     let parent = view.subroot(real.parent().unwrap_or(Path::new("")))?;
     copy_entry(&parent, scratch, name, Owners::Kept).map_err(CopiedError::Copy)?;
@@ -354,7 +361,7 @@ mod tests {
         copy.finish(&copied).expect("a layer");
 
         let view = Root::from_fd(overlay::mount(&[&below], None).expect("mount"));
-        let fuse = Fuse::new(&[&below], view, &served, &path("served/work")).expect("fuse-overlayfs");
+        let mut fuse = Fuse::new(&[&below], view, &served, &path("served/work")).expect("fuse-overlayfs");
         let root = fuse.mount().expect("mount");
         change(&at(&root));
         drop(root);

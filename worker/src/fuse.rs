@@ -177,7 +177,8 @@ impl Fuse {
             .stderr(said)
             .spawn()
             .map_err(start("start fuse-overlayfs"))?;
-        let fuse = Self { root: Some(root), server: Server { child, log }, below, upper: upper.to_owned() };
+        let mut fuse =
+            Self { root: Some(root), server: Server { child, log }, below, upper: upper.to_owned() };
         // Waits for its first answer. The device is its alone by now: if it ends, this fails.
         match fuse.mount().and_then(|root| rustix::fs::fstat(&root).map_err(start("look at its files"))) {
             Ok(_) => Ok(fuse),
@@ -186,9 +187,9 @@ impl Fuse {
     }
 
     /// Its files, as a mount that is attached nowhere.
-    pub(crate) fn mount(&self) -> Result<OwnedFd, FuseError> {
-        let root = self.root.as_ref().ok_or(FuseError::Busy)?;
-        overlay::subtree(root.as_fd(), Path::new("/"))
+    pub(crate) fn mount(&mut self) -> Result<OwnedFd, FuseError> {
+        let root = self.root.as_mut().ok_or(FuseError::Busy)?;
+        overlay::part_of(root, Path::new("/"))
             .map_err(|error| start("clone the mount")(io::Error::other(error)))
     }
 

@@ -1,6 +1,7 @@
 //! Merged read views of snapshots: what the files of a list of layers look like on top of each other.
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +10,8 @@ use bricklayer_cache::{Store, StoreError};
 use bricklayer_solver::record::{LayerId, Snapshot};
 use bricklayer_solver::worker::StepError;
 
-use crate::overlay;
+use crate::overlay::{self, Way};
+use crate::steps::mount_failed;
 
 /// Views that stay open for the next step: a stage's files are often read by several steps in a row.
 const KEPT: usize = 16;
@@ -66,6 +68,18 @@ impl Views {
     /// The files of a snapshot's highest layer: their root directory is the one that is seen of all.
     pub(crate) fn highest(&self, snapshot: &Snapshot) -> Result<Option<PathBuf>, StepError> {
         Ok(self.trees(snapshot)?.pop())
+    }
+
+    /// What a snapshot has at a path, as a read-only mount of its own that is attached nowhere. Blocking.
+    pub(crate) fn part(&self, snapshot: &Snapshot, inside: &Path) -> Result<OwnedFd, StepError> {
+        let made = if Way::of_kernel().clones_detached() {
+            overlay::subtree(self.view(snapshot)?.as_fd(), inside)
+        } else {
+            let trees = self.trees(snapshot)?;
+            let trees: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
+            overlay::part(&trees, None, inside)
+        };
+        made.map_err(|error| mount_failed(error, inside))
     }
 
     /// The merged, read-only view of a snapshot. Blocking.

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::copied::{Copied, CopiedError, copy_of};
 use crate::fuse::{Fuse, FuseError};
 use crate::local_worker::{LocalWorker, Shared, blocking};
+use crate::overlay;
 use crate::sandbox::User;
-use crate::steps::{mount_overlay, subtree};
+use crate::steps::{mount_failed, mount_overlay};
 use crate::users;
 
 /// The root filesystem of a command. What is written to it is removed when this is dropped.
@@ -180,9 +181,9 @@ fn mount_by_overlay(lowers: &[&Path], upper: &Path, work: &Path) -> Result<Mount
         Err(refused) => refused,
     };
     // Where nothing can be mounted at all, that is what to tell.
-    let Ok(view) = crate::overlay::mount(lowers, None).map(Root::from_fd) else { return Err(refused) };
+    let Ok(view) = overlay::mount(lowers, None).map(Root::from_fd) else { return Err(refused) };
     let served = || -> Result<_, FuseError> {
-        let fuse = Fuse::new(lowers, view.try_clone()?, upper, work)?;
+        let mut fuse = Fuse::new(lowers, view.try_clone()?, upper, work)?;
         Ok((fuse.mount()?, fuse))
     };
     Ok(match served() {
@@ -216,7 +217,10 @@ pub(crate) fn mount_for_scratch(
             .map_err(|e| StepError::with_source(format!("cannot make `{}`", dir.display()), e))?;
     }
     let view = match mount_by_overlay(lowers, &upper, &work)? {
-        Mounted::Writable(root, way) => return Ok((subtree(&Root::from_fd(root), inside)?, way)),
+        Mounted::Writable(mut root, way) => {
+            let part = overlay::part_of(&mut root, inside).map_err(|error| mount_failed(error, inside))?;
+            return Ok((part, way));
+        }
         Mounted::ReadOnly(view, _) => view,
     };
     let failed = |e| StepError::with_source("cannot make a copy to write to", e);

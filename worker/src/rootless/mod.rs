@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use bricklayer_sys::kernel::{self, OLDEST};
 use bricklayer_sys::userns::{self, EnterError, Range};
 
 use ids::Maps;
@@ -47,6 +48,14 @@ pub enum Entered {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RootlessError {
+    /// The kernel is too old, or a filter hides what it has.
+    #[error("Linux {release} has no {}: {OLDEST} is the oldest version that can build", missing.join(", "))]
+    Kernel {
+        /// The version, as `uname -r` prints it.
+        release: String,
+        /// The system calls that are missing.
+        missing: Vec<&'static str>,
+    },
     /// The process has threads.
     #[error("the process has {0} threads, and Linux gives a user namespace only to one with a single thread")]
     Threads(usize),
@@ -72,6 +81,14 @@ impl RootlessError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Kernel { release, .. } => Some(
+                if is_older(release, OLDEST) {
+                    "Debian 12, Ubuntu 22.04 and RHEL 9 have newer ones"
+                } else {
+                    "this version has it: a system call filter hides it, as that of a container made by an old runtime"
+                }
+                .to_owned(),
+            ),
             Self::Threads(_) => Some("enter first in `main`, before any thread is started".to_owned()),
             Self::Refused { hint, .. } => Some(hint.clone()),
             Self::Failed { .. } => None,
@@ -89,8 +106,10 @@ impl RootlessError {
 ///
 /// # Errors
 ///
-/// [`RootlessError::Refused`] if the kernel or its settings forbid user namespaces; its hint names the setting.
+/// [`RootlessError::Kernel`] if the kernel is too old for anything of ours; [`RootlessError::Refused`] if it or its settings
+/// forbid user namespaces; its hint names the setting.
 pub fn enter() -> Result<Entered, RootlessError> {
+    check_kernel()?;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     if uid == 0 && may_mount() {
         own_mounts()?;
@@ -126,6 +145,23 @@ pub fn enter() -> Result<Entered, RootlessError> {
     )
     .map_err(|error| refused_later(EnterError::Refused(error.into()), "change a mount"))?;
     Ok(entered)
+}
+
+fn check_kernel() -> Result<(), RootlessError> {
+    let missing = kernel::missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    Err(RootlessError::Kernel { release, missing })
+}
+
+/// Is one version (`5.10.0-46-amd64`) before another?
+fn is_older(release: &str, than: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u32> {
+        text.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok()).take(2).collect()
+    };
+    numbers(release) < numbers(than)
 }
 
 /// Why there is one id only.
@@ -233,4 +269,17 @@ fn write_by_programs(pid: u32, maps: &Maps) -> Result<(), String> {
         result = result.and(ended);
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        let older = ["4.18.0-553.el8.x86_64", "5.4.0-150-generic", "5.10.0-46-amd64", "5.11"];
+        assert!(older.iter().all(|release| is_older(release, OLDEST)));
+        let newer = ["5.12.0", "5.14.0-427.el9.x86_64", "5.15.0-1-generic", "6.1.0", "10.0-rc1"];
+        assert!(!newer.iter().any(|release| is_older(release, OLDEST)));
+    }
 }

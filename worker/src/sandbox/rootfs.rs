@@ -40,6 +40,11 @@ pub(super) struct Request<'a> {
     pub(super) no_devices: bool,
 }
 
+/// Where files in memory are attached meanwhile: a directory of the host that is always there, that nothing of ours looks
+/// into, and that goes with the host's mounts when the root changes. Not `/`: what is mounted there would go instead of
+/// the host's own root.
+const APART: &str = "/proc/self/ns";
+
 /// The finished tree.
 pub(super) struct Tree {
     /// The directory for /proc.
@@ -113,15 +118,15 @@ pub(super) fn build(request: Request<'_>, stubs: &mut Stubs) -> Result<Tree, San
         set_attributes(root, Attributes::NO_DEVICES, false)
             .map_err(|error| SandboxError::setup("disable devices", error))?;
     }
+    let scratch = Scratch::new(open_path(CWD, APART).map_err(failed("open /proc"))?.as_fd())?;
     attach(root, host.as_fd()).map_err(failed("attach the root filesystem"))?;
 
     let proc = system_directory(root, "proc")?;
     let sys = system_directory(root, "sys")?;
     let dev = system_directory(root, "dev")?;
 
-    let scratch = Scratch::new()?;
-    let mask_directory = scratch.directory("directory")?;
-    let mask_file = scratch.file("file", b"", 0o444, 0, 0)?;
+    let mask_directory = scratch.cover_directory()?;
+    let mask_file = scratch.cover_file()?;
 
     let terminal = devices(dev.as_fd(), &request)?;
     let groups = system(&request, sys.as_fd(), mask_directory.as_fd(), mask_file.as_fd())?;
@@ -165,16 +170,19 @@ pub(super) fn system_directory(root: BorrowedFd<'_>, name: &str) -> Result<Owned
     Err(SandboxError::NotADirectory { path: format!("/{name}"), found })
 }
 
-/// Files in memory, on a filesystem that nobody sees as a whole.
+/// Files in memory, on a filesystem that the command does not see as a whole.
 pub(super) struct Scratch {
     root: OwnedFd,
     next: std::cell::Cell<u32>,
 }
 
 impl Scratch {
-    pub(super) fn new() -> Result<Self, SandboxError> {
+    /// Attached at `at`, which the command is not to reach: before Linux 6.15 no part of a mount that is attached nowhere
+    /// can be cloned.
+    pub(super) fn new(at: BorrowedFd<'_>) -> Result<Self, SandboxError> {
         let attributes = NO_SUID_DEV_EXEC;
         let root = filesystem("tmpfs", &[("mode", "0700")], attributes)?;
+        attach(root.as_fd(), at).map_err(failed("attach a filesystem in memory"))?;
         Ok(Self { root, next: std::cell::Cell::new(0) })
     }
 
@@ -184,16 +192,36 @@ impl Scratch {
         format!("{kind}{number}")
     }
 
-    /// An empty directory, as a mount that is read-only.
-    fn directory(&self, kind: &str) -> Result<OwnedFd, SandboxError> {
-        let name = self.name(kind);
+    /// An empty directory to hide others with: a mount that is read-only, and attached, so that it can be cloned.
+    fn cover_directory(&self) -> Result<OwnedFd, SandboxError> {
+        let name = self.name("directory");
         rustix::fs::mkdirat(&self.root, &name, Mode::from_raw_mode(0o755))
             .map_err(failed("make a directory"))?;
-        self.read_only(&name)
+        self.cover(&name)
+    }
+
+    /// The same, an empty file.
+    fn cover_file(&self) -> Result<OwnedFd, SandboxError> {
+        let name = self.write("file", b"", 0o444, 0, 0)?;
+        self.cover(&name)
+    }
+
+    fn cover(&self, name: &str) -> Result<OwnedFd, SandboxError> {
+        let cover = self.read_only(name)?;
+        open_path(self.root.as_fd(), name)
+            .and_then(|place| attach(cover.as_fd(), place.as_fd()))
+            .map_err(failed("attach an empty file"))?;
+        Ok(cover)
     }
 
     /// A file with this content, as a mount that is read-only.
     fn file(&self, kind: &str, data: &[u8], mode: u32, uid: u32, gid: u32) -> Result<OwnedFd, SandboxError> {
+        let name = self.write(kind, data, mode, uid, gid)?;
+        self.read_only(&name)
+    }
+
+    /// Makes a file; gives its name.
+    fn write(&self, kind: &str, data: &[u8], mode: u32, uid: u32, gid: u32) -> Result<String, SandboxError> {
         let name = self.name(kind);
         let write = || -> rustix::io::Result<()> {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -207,7 +235,7 @@ impl Scratch {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))
         };
         write().map_err(failed("write a file in memory"))?;
-        self.read_only(&name)
+        Ok(name)
     }
 
     /// A socket that leads to `outside`, as a mount.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::cache::CacheMounts;
 use super::failed::{FailedRun, OnFailure};
 use crate::local_worker::Shared;
-use crate::overlay;
+use crate::overlay::{self, OverlayError};
 use crate::sandbox::{self, Attached, AttachedMount, Exit, Tmpfs, User};
 use crate::writable::{Way, mount_for_scratch};
 
@@ -264,10 +264,7 @@ impl Shared {
     ) -> Result<OwnedFd, StepError> {
         let mut inside = PathBuf::from(source);
         let lowers = match output {
-            Output::Snapshot(snapshot) if !writable => {
-                let view = self.views.view(snapshot)?;
-                return subtree(&view, &inside);
-            }
+            Output::Snapshot(snapshot) if !writable => return self.views.part(snapshot, &inside),
             Output::Snapshot(snapshot) => self.views.trees(snapshot)?,
             Output::Local { .. } => {
                 let scratch = self.scratch_dir()?;
@@ -276,14 +273,16 @@ impl Shared {
                 held.scratch.push(scratch);
                 if writable {
                     // It is a copy already.
-                    return subtree(&open_root(&path)?, &inside);
+                    let root = open_root(&path)?;
+                    let copy = overlay::subtree(root.as_fd(), &inside);
+                    return copy.map_err(|error| mount_failed(error, &inside));
                 }
                 vec![path]
             }
         };
         let paths: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
         if !writable {
-            return subtree(&Root::from_fd(mount_overlay(&paths, None)?), &inside);
+            return overlay::part(&paths, None, &inside).map_err(|error| mount_failed(error, &inside));
         }
         let scratch = self.scratch_dir()?;
         let mounted = mount_for_scratch(&paths, &inside, scratch.path());
@@ -295,23 +294,25 @@ impl Shared {
 }
 
 pub(crate) fn mount_overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, StepError> {
-    overlay::mount(lowers, upper).map_err(|error| {
-        let hint = error.hint();
-        let failed = StepError::with_source("cannot mount the root filesystem", error);
-        match hint {
-            Some(hint) => failed.hint(hint),
-            None => failed,
-        }
-    })
+    overlay::mount(lowers, upper).map_err(|error| mount_failed(error, Path::new("")))
+}
+
+/// A mount of what lies at `inside` that could not be made.
+pub(crate) fn mount_failed(error: OverlayError, inside: &Path) -> StepError {
+    let hint = error.hint();
+    let what = match error {
+        OverlayError::Path { .. } => format!("`{}` is not there", inside.display()),
+        _ => "cannot mount the root filesystem".to_owned(),
+    };
+    let failed = StepError::with_source(what, error);
+    match hint {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    }
 }
 
 pub(super) fn open_root(path: &Path) -> Result<Root, StepError> {
     Root::open(path).map_err(|e| StepError::with_source(format!("cannot open `{}`", path.display()), e))
-}
-
-pub(crate) fn subtree(root: &Root, source: &Path) -> Result<OwnedFd, StepError> {
-    overlay::subtree(root.as_fd(), source)
-        .map_err(|e| StepError::with_source(format!("`{}` is not there", source.display()), e))
 }
 
 pub(super) fn input_output(inputs: &[Output], input: usize) -> Result<&Output, StepError> {

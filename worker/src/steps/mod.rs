@@ -6,5 +6,5 @@ mod failed;
 mod file;
 mod source;
 
-pub(crate) use exec::{mount_overlay, subtree};
+pub(crate) use exec::{mount_failed, mount_overlay};
 pub use failed::{FailedRun, OnFailure};

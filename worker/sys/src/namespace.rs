@@ -1,7 +1,7 @@
 //! Moving one thread into namespaces of its own.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// Which namespaces a thread leaves for new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,4 +57,22 @@ pub fn set_host_name(name: &[u8]) -> io::Result<()> {
     // SAFETY: pointer and length describe `name`, which the call only reads.
     let result = unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs `work` on a thread that has a mount namespace of its own, a copy of the caller's, and with it a root and a working
+/// directory of its own. When this returns the namespace has ended, unless `work` keeps it.
+pub fn in_own_mounts<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let run = || {
+        let home = std::fs::File::open("/proc/thread-self/ns/mnt")?;
+        unshare(Namespaces { mount: true, uts: false, ipc: false, network: false })?;
+        let result = work();
+        // A thread is joined before the kernel is done with it: without this, what was mounted might be there for a
+        // moment longer.
+        let _ = enter_mounts(home.as_fd());
+        Ok(result)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("mount".to_owned()).spawn_scoped(scope, run)?;
+        thread.join().map_err(|_| io::Error::other("the thread panicked"))?
+    })
 }

@@ -6,6 +6,7 @@ mod fixture;
 mod limits;
 mod mounts;
 mod network;
+mod older;
 mod processes;
 mod runtime;
 mod stdio;

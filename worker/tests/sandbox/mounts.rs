@@ -1,18 +1,23 @@
 //! Mounts, and what they leave behind: nothing.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use bricklayer_worker::overlay;
+use bricklayer_worker::overlay::{self, Way};
 use bricklayer_worker::sandbox::{Attached, AttachedMount, Tmpfs};
 
 use crate::fixture::{Root, output, ran, refused, tmpfs};
 
+/// Every way in which this kernel can make a mount: a kernel before 6.15 has the last only.
+static WAYS: std::sync::LazyLock<Vec<Way>> = std::sync::LazyLock::new(|| match Way::of_kernel() {
+    Way::Descriptors => vec![Way::Descriptors, Way::Options],
+    Way::Options => vec![Way::Options],
+});
+
 fn tree(folder: &Path, path: &str, target: &str, read_only: bool) -> AttachedMount {
-    let whole = overlay::mount(&[folder], None).expect("mount");
-    let fd = overlay::subtree(whole.as_fd(), Path::new(path)).expect("subtree");
+    let fd = overlay::part(&[folder], None, Path::new(path)).expect("a part");
     AttachedMount { target: target.to_owned(), what: Attached::Tree { fd, read_only } }
 }
 
@@ -180,17 +185,73 @@ fn subtrees_do_not_leave_their_root() {
     fs::create_dir(folder.path().join("in")).expect("make a directory");
     std::os::unix::fs::symlink("/", folder.path().join("root")).expect("link");
     std::os::unix::fs::symlink("/proc/self/root", folder.path().join("magic")).expect("link");
-    let whole = overlay::mount(&[folder.path()], None).expect("mount");
-    let inode = |path: &str| {
-        let fd = overlay::subtree(whole.as_fd(), Path::new(path)).map_err(|error| error.to_string())?;
-        Ok::<_, String>(rustix::fs::fstat(&fd).expect("stat").st_ino)
-    };
-    let top = fs::metadata(folder.path()).expect("stat").ino();
-    assert_eq!(inode("root"), Ok(top));
-    assert_eq!(inode("../../.."), Ok(top));
-    assert_eq!(inode("root/in/../.."), Ok(top));
-    assert_eq!(inode("magic"), Err("magic".to_owned()));
-    assert_eq!(inode("nothere"), Err("nothere".to_owned()));
+    let below = tempfile::tempdir().expect("a temporary folder");
+    let one: &[&Path] = &[folder.path()];
+    let two = &[below.path(), folder.path()];
+    for (way, lowers) in WAYS.iter().copied().flat_map(|way| [(way, one), (way, two)]) {
+        let entries = |path: &str| {
+            let part =
+                overlay::part_by(way, lowers, None, Path::new(path)).map_err(|error| error.to_string())?;
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&part));
+            let mut names: Vec<_> = fs::read_dir(path)
+                .expect("read a directory")
+                .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            Ok::<_, String>(names.join(" "))
+        };
+        let top = Ok("in magic root".to_owned());
+        assert_eq!(entries(""), top, "{way:?}");
+        assert_eq!(entries("/"), top, "{way:?}");
+        assert_eq!(entries("root"), top, "{way:?}");
+        assert_eq!(entries("../../.."), top, "{way:?}");
+        assert_eq!(entries("root/in/../.."), top, "{way:?}");
+        assert_eq!(entries("in"), Ok(String::new()), "{way:?}");
+        assert_eq!(entries("magic"), Err("magic".to_owned()), "{way:?}");
+        assert_eq!(entries("nothere"), Err("nothere".to_owned()), "{way:?}");
+    }
+}
+
+/// A mount shows in no table, not even in that of the thread that made it, and is gone with its descriptor: the upper
+/// directory can be mounted again at once.
+#[test]
+fn mounts_are_attached_nowhere() {
+    let table = || fs::read_to_string("/proc/thread-self/mountinfo").expect("read");
+    for way in WAYS.iter().copied() {
+        let root = Root::empty();
+        let (base, upper, work) = (root.base(), root.upper(), root.folder.path().join("work"));
+        for content in ["first", "second"] {
+            let mount = overlay::part_by(way, &[&base], Some((&upper, &work)), Path::new("")).expect("mount");
+            let folder = root.folder.path().to_str().expect("a name").to_owned();
+            assert!(!table().contains(&folder) && !table().contains("workdir=W"), "{way:?}: {}", table());
+            let file = rustix::fs::openat(
+                &mount,
+                content,
+                rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY,
+                rustix::fs::Mode::RUSR,
+            );
+            drop(file.expect("make a file"));
+            drop(mount);
+            fs::remove_dir_all(work.join("work")).expect("remove the mark of a volatile overlay");
+        }
+        assert_eq!(root.changes(), ["first", "second"], "{way:?}");
+    }
+}
+
+/// Layers whose names would be several options.
+#[test]
+fn names_of_layers_may_have_any_character() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let layers: Vec<_> = ["a:b,c", r"d\,upperdir=e", " f\n"].map(|name| folder.path().join(name)).into();
+    for (number, layer) in layers.iter().enumerate() {
+        fs::create_dir(layer).expect("make a directory");
+        fs::write(layer.join("top"), number.to_string()).expect("write");
+    }
+    let paths: Vec<&Path> = layers.iter().map(|path| path.as_path()).collect();
+    for way in WAYS.iter().copied() {
+        let mount = overlay::part_by(way, &paths, None, Path::new("")).expect("mount");
+        assert_eq!(read(&mount, "top").as_deref(), Some("2"), "{way:?}");
+    }
 }
 
 /// So many layers, lowest first; each has a file `top` and one of its own.
@@ -216,11 +277,13 @@ fn many_layers_are_laid_on_each_other_in_order() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let layers = layers(folder.path(), overlay::MAX_LAYERS + 1);
     let paths: Vec<&Path> = layers.iter().map(|path| path.as_path()).collect();
-    for count in [500, 501, 600, overlay::MAX_LAYERS] {
-        let mount = overlay::mount(&paths[..count], None).expect("mount");
-        assert_eq!(read(&mount, "top"), Some((count - 1).to_string()));
-        assert_eq!(read(&mount, "of-0").as_deref(), Some("0"));
-        assert_eq!(read(&mount, &format!("of-{count}")), None);
+    for (way, count) in
+        WAYS.iter().copied().flat_map(|way| [2, 500, 501, 600, overlay::MAX_LAYERS].map(|count| (way, count)))
+    {
+        let mount = overlay::part_by(way, &paths[..count], None, Path::new("")).expect("mount");
+        assert_eq!(read(&mount, "top"), Some((count - 1).to_string()), "{way:?}");
+        assert_eq!(read(&mount, "of-0").as_deref(), Some("0"), "{way:?}");
+        assert_eq!(read(&mount, &format!("of-{count}")), None, "{way:?}");
     }
     let error = overlay::mount(&paths, None).expect_err("too many");
     assert_eq!(error.to_string(), "1000 layers: overlayfs takes at most 999");

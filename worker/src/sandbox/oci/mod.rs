@@ -5,6 +5,7 @@
 //!   config.json       namespaces, capabilities, seccomp, limits, masks, /proc /sys /dev (runtime-spec 1.0.2)
 //!   rootfs/           the root, and on it what the command mounts: attached by descriptor, so no link of an image leads a
 //!                     runtime astray, and stubs are known and removed
+//!   files/            secrets, sockets, /etc/hosts: what is bound into rootfs/
 //!   mounts/<n>        what is mounted below /dev, which the runtime makes
 //!   netns             the private network's namespace
 //!   state/ log        the runtime's own
@@ -209,7 +210,7 @@ impl Bundle {
         let attributes = rootfs::NO_SUID_DEV;
         let directory = filesystem("tmpfs", &[("mode", "0700"), ("size", "16m")], attributes)?;
         attach(directory.as_fd(), target.as_fd()).map_err(failed("mount the bundle"))?;
-        for name in ["rootfs", "mounts", "state"] {
+        for name in ["rootfs", "files", "mounts", "state"] {
             rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o700))
                 .map_err(failed("make a directory of the bundle"))?;
         }
@@ -249,7 +250,8 @@ impl Bundle {
         let proc = system_directory(root, "proc")?;
         let sys = system_directory(root, "sys")?;
         let dev = system_directory(root, "dev")?;
-        let scratch = Scratch::new()?;
+        let files = open_path(self.directory.as_fd(), "files").map_err(failed("open the bundle"))?;
+        let scratch = Scratch::new(files.as_fd())?;
         let mut context = Context::new(root, &scratch, false);
         for fd in [&proc, &sys] {
             context.forbid(fd.as_fd())?;

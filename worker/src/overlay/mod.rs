@@ -1,24 +1,32 @@
 //! Root filesystems that nobody else sees: overlay mounts that are attached nowhere.
 //!
 //! A mount made here stands in no mount table. It lives as long as somebody holds its descriptor or has attached it in a
-//! namespace of their own, so a killed builder leaves none behind. Layers are passed by descriptor
-//! (`fsconfig` with `lowerdir+`): no option string that could be cut, no path that has to be escaped.
+//! namespace of their own, so a killed builder leaves none behind. How it is made depends on what the kernel can do
+//! ([`Way`]); what comes out is the same.
 //!
-//! Paths inside such a mount come from images and Dockerfiles; [`subtree`] resolves them with `openat2(RESOLVE_IN_ROOT |
+//! Before Linux 6.15 a mount that is attached nowhere can be attached once, but not cloned: a part of a snapshot is made
+//! by [`part`], from its layers. [`subtree`] is for directories of the host.
+//!
+//! Paths inside such a mount come from images and Dockerfiles; they are resolved with `openat2(RESOLVE_IN_ROOT |
 //! RESOLVE_NO_MAGICLINKS)`.
+
+mod descriptors;
+mod options;
+mod way;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use bricklayer_cache::root::ids::in_user_namespace;
 use bricklayer_sys::mount::{Attributes, make_private, set_attributes};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen, open_tree,
 };
+
+pub use way::Way;
 
 /// How many layers the kernel lays on each other in one mount (`OVL_MAX_STACK`).
 const MAX_STACK: usize = 500;
@@ -26,6 +34,13 @@ const MAX_STACK: usize = 500;
 /// How many layers a mount can have: the lowest ones may be a mount of their own, which is one layer of the other. A third
 /// level is more than the kernel allows (`FILESYSTEM_MAX_STACK_DEPTH`).
 pub const MAX_LAYERS: usize = 2 * MAX_STACK - 1;
+
+/// A layer's own attributes must not redirect lookups elsewhere, and equal layers must look equal.
+const SETTINGS: [(&str, &str); 4] =
+    [("redirect_dir", "nofollow"), ("index", "off"), ("xino", "off"), ("metacopy", "off")];
+
+/// The directory that gets the changes, and the one that overlayfs works in; both on one filesystem.
+pub type Upper<'a> = (&'a Path, &'a Path);
 
 /// Why a root filesystem can't be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +88,6 @@ impl OverlayError {
             Self::Mount { source, .. } if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {
                 Some("the kernel has no overlayfs: load the module `overlay`".to_owned())
             }
-            Self::Layer { source, .. } | Self::Path { source, .. }
-                if source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) =>
-            {
-                Some("this needs Linux 6.15 or newer: mounts are made and cloned by descriptor".to_owned())
-            }
             _ => None,
         }
     }
@@ -96,78 +106,54 @@ fn open_dir(path: &Path) -> Result<OwnedFd, OverlayError> {
         .map_err(|error| OverlayError::Layer { path: path.to_owned(), source: error.into() })
 }
 
-/// Mounts `lowers` (lowest first) and on top of them `upper` (a directory and its work directory, both on one filesystem).
-/// Without `upper` the mount is read-only. Nothing at all gives an empty read-only directory.
+/// Mounts `lowers` (lowest first) and on top of them `upper`. Without `upper` the mount is read-only. Nothing at all gives
+/// an empty read-only directory.
 ///
 /// With an upper directory the mount is `volatile`: nothing is synced to disk when it goes away, so what points at the
 /// upper directory must be written after a sync.
-pub fn mount(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, OverlayError> {
+pub fn mount(lowers: &[&Path], upper: Option<Upper<'_>>) -> Result<OwnedFd, OverlayError> {
+    part_by(Way::of_kernel(), lowers, upper, Path::new(""))
+}
+
+/// The same, but only what lies at `inside` (a path as seen in the mount, which must exist). Links are followed inside the
+/// mount only.
+pub fn part(lowers: &[&Path], upper: Option<Upper<'_>>, inside: &Path) -> Result<OwnedFd, OverlayError> {
+    part_by(Way::of_kernel(), lowers, upper, inside)
+}
+
+/// [`part`] in a way that the caller chooses; an empty path is the root.
+pub fn part_by(
+    way: Way,
+    lowers: &[&Path],
+    upper: Option<Upper<'_>>,
+    inside: &Path,
+) -> Result<OwnedFd, OverlayError> {
     if lowers.len() > MAX_LAYERS {
         return Err(OverlayError::TooManyLayers(lowers.len()));
     }
-    match (lowers, upper) {
-        ([], None) => tmpfs(&[("mode", "0755"), ("size", "0")], MountAttrFlags::MOUNT_ATTR_RDONLY),
-        ([only], None) => {
-            let dir = open_dir(only)?;
-            let tree =
-                open_tree(dir.as_fd(), c"", clone_flags()).map_err(step("clone a layer's directory"))?;
+    match (lowers, upper, way) {
+        ([only], None, _) => {
+            let tree = subtree(open_dir(only)?.as_fd(), inside)?;
             set_attributes(tree.as_fd(), Attributes::READ_ONLY, false)
                 .map_err(|source| OverlayError::Mount { step: "make a layer read-only", source })?;
             Ok(tree)
         }
-        _ if lowers.len() <= MAX_STACK => overlay(None, lowers, upper),
-        _ => {
-            // The lowest ones hide nothing that lies below them, so they can be seen as one.
-            let (lowest, rest) = lowers.split_at(MAX_STACK);
-            let lowest = overlay(None, lowest, None)?;
-            overlay(Some(lowest.as_fd()), rest, upper)
+        ([], None, _) if is_root(inside) => empty(),
+        (_, _, Way::Options) => options::mount(lowers, upper, inside),
+        (_, _, Way::Descriptors) => {
+            let whole = descriptors::mount(lowers, upper)?;
+            if is_root(inside) { Ok(whole) } else { subtree(whole.as_fd(), inside) }
         }
     }
 }
 
-/// Layers (lowest first) on `lowest`, a mount.
-fn overlay(
-    lowest: Option<BorrowedFd<'_>>,
-    lowers: &[&Path],
-    upper: Option<(&Path, &Path)>,
-) -> Result<OwnedFd, OverlayError> {
-    let fs = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step("open overlayfs"))?;
-    let fs = fs.as_fd();
-    fsconfig_set_string(fs, c"source", c"overlay").map_err(step("set overlayfs source"))?;
-    // The highest layer first. An overlay needs a lower directory: an empty upper gets an empty one below it.
-    let empty = if lowers.is_empty() { Some(mount(&[], None)?) } else { None };
-    if let Some(empty) = &empty {
-        fsconfig_set_fd(fs, c"lowerdir+", empty.as_fd()).map_err(step("add an empty layer"))?;
-    }
-    for path in lowers.iter().rev() {
-        let dir = open_dir(path)?;
-        fsconfig_set_fd(fs, c"lowerdir+", dir.as_fd())
-            .map_err(|error| OverlayError::Layer { path: path.to_path_buf(), source: error.into() })?;
-    }
-    if let Some(lowest) = lowest {
-        fsconfig_set_fd(fs, c"lowerdir+", lowest).map_err(step("add the lowest layers"))?;
-    }
-    // A layer's own xattrs must not redirect lookups elsewhere, and equal layers must look equal.
-    for (key, value) in
-        [(c"redirect_dir", c"nofollow"), (c"index", c"off"), (c"xino", c"off"), (c"metacopy", c"off")]
-    {
-        fsconfig_set_string(fs, key, value).map_err(step("set overlayfs options"))?;
-    }
-    if in_user_namespace() {
-        fsconfig_set_flag(fs, c"userxattr").map_err(step("set overlayfs option userxattr"))?;
-    }
-    if let Some((upper, work)) = upper {
-        for (key, path) in [(c"upperdir", upper), (c"workdir", work)] {
-            let dir = open_dir(path)?;
-            fsconfig_set_fd(fs, key, dir.as_fd())
-                .map_err(|error| OverlayError::Layer { path: path.to_owned(), source: error.into() })?;
-        }
-        fsconfig_set_flag(fs, c"volatile").map_err(step("set overlayfs option volatile"))?;
-    }
-    fsconfig_create(fs).map_err(step("create an overlay"))?;
-    let attributes =
-        if upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-    fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step("mount an overlay"))
+/// An empty directory that can't be written to.
+fn empty() -> Result<OwnedFd, OverlayError> {
+    tmpfs(&[("mode", "0755"), ("size", "0")], MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+fn is_root(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path == Path::new("/")
 }
 
 fn clone_flags() -> OpenTreeFlags {
@@ -186,12 +172,25 @@ pub(crate) fn tmpfs(options: &[(&str, &str)], attributes: MountAttrFlags) -> Res
     fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step("mount a tmpfs"))
 }
 
-/// Opens `path` (which must exist) as seen from `root`, and clones what is mounted there as a mount of its own, to be
-/// attached elsewhere. Links are followed inside `root` only.
+/// Opens `path` (which must exist) as seen from `root`, a directory of the caller's mount namespace, and clones what is
+/// mounted there as a mount of its own, to be attached elsewhere. Links are followed inside `root` only.
+///
+/// Where [`Way::clones_detached`] holds, `root` may also be a mount that is attached nowhere.
 pub fn subtree(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, OverlayError> {
     let fail = |error: Errno| OverlayError::Path { path: path.to_owned(), source: error.into() };
     let found = open_in(root, path, OFlags::PATH).map_err(fail)?;
     open_tree(found.as_fd(), c"", clone_flags()).map_err(fail)
+}
+
+/// What lies at a path in a mount that is attached nowhere, as a mount of its own. `mount` is replaced by another one of the
+/// same filesystem where that is the only way.
+pub(crate) fn part_of(mount: &mut OwnedFd, inside: &Path) -> Result<OwnedFd, OverlayError> {
+    if Way::of_kernel().clones_detached() {
+        return subtree(mount.as_fd(), inside);
+    }
+    let (another, part) = options::clone_attached(mount.as_fd(), inside)?;
+    *mount = another;
+    Ok(part)
 }
 
 /// What the host has at a path of the caller, with all that is mounted below it, as a mount of its own, cut off from
