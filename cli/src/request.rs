@@ -43,8 +43,11 @@ pub struct BuildRequest {
     pub outputs: Vec<Output>,
     /// Secrets that RUN may mount.
     pub secrets: Vec<Secret>,
-    /// SSH agents that RUN may mount.
+    /// SSH agents that RUN may mount; the one called `default` also opens repositories.
     pub ssh: Vec<SshAgent>,
+    /// Files with the keys of SSH hosts that repositories may come from (`~/.ssh/known_hosts`). A host that is in none of
+    /// them is believed, with a warning; one with another key is refused.
+    pub known_hosts: Vec<PathBuf>,
     /// What RUNs may do beyond the sandbox.
     pub entitlements: Vec<Entitlement>,
     /// The network of RUNs that do not say.

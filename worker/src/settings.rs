@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use bricklayer_solver::op::{GitSource, HttpSource};
 
 use crate::source::http::Download;
+use crate::source::ssh::Ssh;
 
 /// What branches and URLs turned out to be. Workers that share them see the same commits and files, also if the server
 /// moves on meanwhile.
@@ -18,6 +19,8 @@ pub struct Pins(Arc<Known>);
 pub(crate) struct Known {
     pub(crate) downloads: Mutex<HashMap<HttpSource, Download>>,
     pub(crate) commits: Mutex<HashMap<GitSource, String>>,
+    /// Keys of SSH hosts.
+    pub(crate) hosts: Mutex<Option<Arc<Ssh>>>,
 }
 
 impl Pins {
@@ -39,6 +42,8 @@ pub struct WorkerSettings {
     pub secrets: HashMap<String, Vec<u8>>,
     /// Sockets of SSH agents, by id.
     pub ssh: HashMap<String, PathBuf>,
+    /// Files with the keys of SSH hosts that repositories may come from; those that are missing hold none.
+    pub known_hosts: Vec<PathBuf>,
     /// `network.host` is allowed.
     pub allow_host_network: bool,
     /// `security.insecure` is allowed.

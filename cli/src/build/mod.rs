@@ -443,6 +443,7 @@ fn base_settings(builder: &Builder, request: &BuildRequest, pins: Pins) -> Worke
         images: Vec::new(),
         secrets: request.secrets.iter().map(|s| (s.id.clone(), s.value.clone())).collect(),
         ssh: request.ssh.iter().map(|s| (s.id.clone(), s.socket.clone())).collect(),
+        known_hosts: request.known_hosts.clone(),
         // who chooses it for all RUNs allows it
         allow_host_network: request.network == bricklayer_solver::op::Network::Host
             || request.entitlements.contains(&Entitlement::NetworkHost),

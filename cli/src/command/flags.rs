@@ -80,6 +80,7 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
         outputs,
         secrets: args.secrets.iter().map(|text| secret(text, environment)).collect::<Result<_, _>>()?,
         ssh: args.ssh.iter().map(|text| ssh(text, environment)).collect::<Result<_, _>>()?,
+        known_hosts: known_hosts(environment),
         entitlements: args.allow.iter().map(|text| entitlement(text)).collect::<Result<_, _>>()?,
         network: network(args.network.as_deref())?,
         extra_hosts: args.add_hosts.iter().map(|text| host(text)).collect::<Result<_, _>>()?,
@@ -100,6 +101,14 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
         cache_limit: cache_limit(args.cache_limit.as_deref(), environment)?,
     };
     Ok(Asked { request, insecure, stdout_taken })
+}
+
+/// Where OpenSSH keeps them.
+fn known_hosts(environment: &Environment) -> Vec<PathBuf> {
+    let Some(home) = environment.get("HOME").map(Path::new).filter(|home| home.is_absolute()) else {
+        return Vec::new();
+    };
+    ["known_hosts", "known_hosts2"].map(|name| home.join(".ssh").join(name)).into()
 }
 
 fn cache_limit(typed: Option<&str>, environment: &Environment) -> Result<Option<u64>, Usage> {

@@ -1,7 +1,7 @@
 //! Whole builds with the real binary, real namespaces, real overlayfs and a real registry.
 //!
-//! Needs root, and Debian's busybox-static, docker-registry, openssh-client, skopeo, uidmap and umoci (`apt-get install busybox-static
-//! docker-registry openssh-client skopeo uidmap umoci`); a test that finds one of them missing fails and says so.
+//! Needs root, and Debian's bindfs, busybox-static, docker-registry, fuse-overlayfs, openssh-client, openssh-server, passt, skopeo,
+//! uidmap and umoci (`.ci/test` installs them); a test that finds one of them missing fails and says so.
 
 mod builds;
 mod debug;
@@ -16,4 +16,5 @@ mod rootless;
 mod run;
 mod servers;
 mod sources;
+mod ssh;
 mod support;

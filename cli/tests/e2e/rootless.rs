@@ -11,26 +11,26 @@ use bricklayer::cache::layer::tar::{EntryKind, Header};
 use crate::support::{Bench, Printed, base_archive};
 
 /// Somebody without privileges, with a home and a store there.
-struct Person {
-    bench: Bench,
+pub(crate) struct Person {
+    pub(crate) bench: Bench,
     /// `mapped`: with subordinate ids; `single`: without.
     kind: &'static str,
 }
 
 impl Person {
-    fn new(kind: &'static str) -> Self {
+    pub(crate) fn new(kind: &'static str) -> Self {
         let person = Self { bench: Bench::empty(), kind };
         fs::copy(base_archive(), person.path("base.tar")).unwrap();
         person.run(&["load", "-i", "base.tar"]).fine();
         person
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.bench.path(name)
     }
 
     /// Any command, in the user's home, where the program is `./bricklayer`.
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/rootless/as");
         let mut command = Command::new(script);
         command

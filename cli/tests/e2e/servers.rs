@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::support::{Bench, wait_for};
+use crate::support::{Bench, tool, wait_for};
 
 /// Serves a directory's files, all with the same `Last-Modified`, and with an `ETag` that clients may ask about; also as a proxy,
 /// whatever the host that is asked for, and by tunnels to where `CONNECT` says. Its thread ends with the process.
@@ -268,6 +268,68 @@ impl GitServer {
 }
 
 impl Drop for GitServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// OpenSSH's server on loopback, where root gets in with one key.
+pub(crate) struct SshServer {
+    child: Child,
+    port: u16,
+    dir: PathBuf,
+}
+
+impl SshServer {
+    /// Its files, and the keys, go to `ssh` on the bench.
+    pub(crate) fn start(bench: &Bench) -> Self {
+        let dir = bench.path("ssh");
+        fs::create_dir(&dir).unwrap();
+        for name in ["host", "key"] {
+            let key = dir.join(name);
+            tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", key.to_str().unwrap()]);
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {0}/host\nAuthorizedKeysFile {0}/key.pub\nStrictModes no\nUsePAM no\n\
+             PidFile none\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\nMaxStartups 100\n",
+            dir.display()
+        );
+        fs::write(dir.join("config"), config).unwrap();
+        // Debian's service makes it.
+        fs::create_dir_all("/run/sshd").unwrap();
+        let child = Command::new("/usr/sbin/sshd")
+            .args(["-D", "-e", "-f"])
+            .arg(dir.join("config"))
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(dir.join("log")).unwrap())
+            .spawn()
+            .expect("sshd is missing: apt-get install openssh-server");
+        let server = Self { child, port, dir };
+        wait_for("sshd answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        server
+    }
+
+    /// `ssh://…` of a path.
+    pub(crate) fn url(&self, path: &Path) -> String {
+        format!("ssh://root@127.0.0.1:{}{}", self.port, path.display())
+    }
+
+    /// The file with the key that opens it.
+    pub(crate) fn key(&self) -> PathBuf {
+        self.dir.join("key")
+    }
+
+    /// The line of a known_hosts file for a public key in a file of ours: `host` is the server's own.
+    pub(crate) fn known_host(&self, key: &str) -> String {
+        let key = fs::read_to_string(self.dir.join(key).with_extension("pub")).unwrap();
+        format!("[127.0.0.1]:{} {key}", self.port)
+    }
+}
+
+impl Drop for SshServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

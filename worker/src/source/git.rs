@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 
 use bricklayer_solver::op::GitSource;
 use bricklayer_solver::worker::StepError;
@@ -15,11 +16,13 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
+use super::ssh::{self, Ssh};
+
 /// Output of one git command that is read at the most, in bytes: a listing of half a million refs.
 const OUTPUT_LIMIT: usize = 64 << 20;
 
 /// A `git` that works for one build.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Git {
     /// Proxy variables.
     pub(crate) proxy: Vec<(String, String)>,
@@ -27,6 +30,8 @@ pub(crate) struct Git {
     pub(crate) ssh_agent: Option<PathBuf>,
     /// An `Authorization` header's value for https remotes.
     pub(crate) auth_header: Option<String>,
+    /// How ssh is configured.
+    pub(crate) ssh: Arc<Ssh>,
 }
 
 impl Git {
@@ -149,7 +154,9 @@ impl Git {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_ALLOW_PROTOCOL", "https:http:ssh:git")
-            .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes")
+            // a shell reads it
+            .env("GIT_SSH_COMMAND", "ssh -F \"$BRICKLAYER_SSH_CONFIG\"")
+            .env("BRICKLAYER_SSH_CONFIG", self.ssh.config())
             // the only case that curl, which git uses, takes for all of them
             .envs(self.proxy.iter().map(|(name, value)| (name.to_lowercase(), value)));
         if let Some(socket) = &self.ssh_agent {
@@ -192,12 +199,16 @@ impl Git {
         if !status.success() {
             let text = String::from_utf8_lossy(&stderr);
             let text: String = text.trim().chars().take(2000).collect();
-            return Err(StepError::new(format!(
+            let error = StepError::new(format!(
                 "git {} of `{}` failed: {}",
                 args[0],
                 redact(remote),
                 text.replace(remote, &redact(remote))
-            )));
+            ));
+            return Err(match ssh::hint(&text) {
+                Some(hint) => error.hint(hint),
+                None => error,
+            });
         }
         Ok(stdout)
     }

@@ -3,3 +3,4 @@
 
 pub(crate) mod git;
 pub(crate) mod http;
+pub(crate) mod ssh;

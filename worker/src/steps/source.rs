@@ -1,5 +1,7 @@
 //! FROM, ADD URL, ADD of git repositories: files from outside become layers.
 
+use std::sync::Arc;
+
 use bricklayer_cache::Store;
 use bricklayer_cache::registry::base64;
 use bricklayer_cache::root::Root;
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::local_worker::{LocalWorker, Shared, blocking};
 use crate::source::git::redact;
 use crate::source::http::{self, Download};
+use crate::source::ssh::Ssh;
 
 /// A manifest or config that is read at the most, in bytes.
 const DOCUMENT_LIMIT: u64 = 4 << 20;
@@ -44,7 +47,7 @@ impl LocalWorker {
                 Ok(Pinned { key, label: digest.to_string() })
             }
             Source::Git(git) => {
-                let commit = self.commit_of(git).await?;
+                let commit = self.commit_of(git, task).await?;
                 let times = if git.commit_time { "\0times" } else { "" };
                 let key = Digest::of(
                     format!("git\0{commit}\0{}\0{}\0{}{times}", git.subdir, git.keep_git_dir, git.submodules)
@@ -182,13 +185,16 @@ impl LocalWorker {
         .await
     }
 
-    async fn commit_of(&self, source: &GitSource) -> Result<String, StepError> {
+    async fn commit_of(&self, source: &GitSource, task: &Task) -> Result<String, StepError> {
         if let Some(known) =
             self.shared.settings.pins.known().commits.lock().expect("no holder panics").get(source)
         {
             return Ok(known.clone());
         }
-        let commit = self.shared.git(source).resolve(source).await?;
+        let git = self.shared.git(source)?;
+        let commit = git.resolve(source).await;
+        self.shared.tell_once(task, &git.ssh.notes().await);
+        let commit = commit?;
         self.shared
             .settings
             .pins
@@ -201,12 +207,15 @@ impl LocalWorker {
     }
 
     async fn fetch_git(&self, source: &GitSource, task: &Task) -> Result<Snapshot, StepError> {
-        let commit = self.commit_of(source).await?;
+        let commit = self.commit_of(source, task).await?;
         let (shared, task) = (self.shared.clone(), task.clone());
         let draft =
             shared.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
         let scratch = shared.scratch_dir()?;
-        shared.git(source).checkout(source, &commit, scratch.path(), draft.tree()).await?;
+        let git = shared.git(source)?;
+        let done = git.checkout(source, &commit, scratch.path(), draft.tree()).await;
+        shared.tell_once(&task, &git.ssh.notes().await);
+        done?;
         drop(scratch);
         blocking(move || Ok(Snapshot { layers: vec![shared.commit(draft, &task)?] })).await
     }
@@ -246,12 +255,24 @@ impl Shared {
         })
     }
 
-    fn git(&self, source: &GitSource) -> crate::source::git::Git {
-        crate::source::git::Git {
+    fn git(&self, source: &GitSource) -> Result<crate::source::git::Git, StepError> {
+        Ok(crate::source::git::Git {
             proxy: self.settings.proxy.clone(),
             ssh_agent: self.settings.ssh.get("default").cloned(),
             auth_header: self.git_authorization(&source.remote),
+            ssh: self.hosts()?,
+        })
+    }
+
+    /// How ssh is configured, the same for a whole build.
+    fn hosts(&self) -> Result<Arc<Ssh>, StepError> {
+        let mut hosts = self.settings.pins.known().hosts.lock().expect("no holder panics");
+        if let Some(ssh) = &*hosts {
+            return Ok(Arc::clone(ssh));
         }
+        let ssh = Ssh::new(self.scratch_dir()?, &self.settings.known_hosts)
+            .map_err(|e| StepError::with_source("cannot write a configuration for ssh", e))?;
+        Ok(Arc::clone(hosts.insert(Arc::new(ssh))))
     }
 }
 
