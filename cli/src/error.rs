@@ -70,6 +70,8 @@ pub struct StepPlace {
     pub step: u64,
     /// Bytes that its command wrote.
     pub log_bytes: u64,
+    /// Is what it left kept, so that [`Builder::debug`](crate::Builder::debug) opens it?
+    pub kept: bool,
 }
 
 impl Error {

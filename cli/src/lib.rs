@@ -5,6 +5,7 @@
 //! in the store: [`Builder::builds`].
 
 mod build;
+mod debug;
 mod error;
 mod images;
 mod key_agent;
@@ -22,8 +23,9 @@ pub use bricklayer_solver::worker::StepError;
 pub use bricklayer_worker::sandbox::{
     CapabilityChanges, Control, Exit, Size, Stdio, Tmpfs, UnknownCapability,
 };
-pub use bricklayer_worker::{FailedRun, OnFailure};
+pub use bricklayer_worker::{Difference, FailedRun, OnFailure};
 pub use build::{Answer, BuildResult, Builder, BuilderOptions, Call, ExplainedStep, Explanation, Fate};
+pub use debug::{DebugRequest, DebugSession};
 pub use error::{Error, StepPlace};
 pub use images::{ArchiveFormat, ImageDetails};
 pub use record::{

@@ -243,16 +243,20 @@ fn arguments(request: &RunRequest, config: &RunConfig) -> Vec<String> {
 
 /// The image's variables, changed as the request says; of several with one name the sandbox takes the last.
 fn environment(request: &RunRequest, config: &RunConfig, hostname: &str) -> Vec<String> {
-    let name_of = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     let mut env = vec![format!("HOSTNAME={hostname}")];
     env.extend(config.env.iter().cloned());
-    for (name, value) in &request.env {
+    change_variables(&mut env, &request.env);
+    env
+}
+
+/// Sets variables, and takes away those without a value.
+pub(crate) fn change_variables(env: &mut Vec<String>, changes: &[(String, Option<String>)]) {
+    for (name, value) in changes {
         match value {
             Some(value) => env.push(format!("{name}={value}")),
-            None => env.retain(|entry| name_of(entry) != *name),
+            None => env.retain(|entry| entry.split('=').next() != Some(name)),
         }
     }
-    env
 }
 
 /// As Docker: twelve hex digits.
@@ -284,7 +288,7 @@ fn host_tree(source: &Path, make: bool) -> Result<OwnedFd, Cause> {
 }
 
 /// A failure of the worker as one of ours: the message once, and why.
-fn step_failed(error: StepError) -> Error {
+pub(crate) fn step_failed(error: StepError) -> Error {
     match error {
         StepError::Cancelled => Error::Cancelled,
         StepError::Failed { message, hint, source } => Error::Failed { message, hint, source },

@@ -93,6 +93,8 @@ fn a_failed_run_shows_its_lines_its_output_and_its_exit_code() {
     let said = house.build(&[]);
     assert_eq!(said.code, Some(1));
     let report = said.err.split_once("error: ").unwrap().1;
+    let (report, hint) = report.split_once("hint: look into it: bricklayer --root ").expect("a hint");
+    assert!(hint.contains("/store debug "), "{hint}");
     insta::assert_snapshot!(report, @r"
     [3/4] RUN echo before &&     exit 7 failed
       caused by: process `echo before &&     exit 7` did not complete successfully: exit code: 7

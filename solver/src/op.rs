@@ -2,6 +2,11 @@
 //! [`StepInfo`](crate::graph::StepInfo), and what only helps to run it is marked "not in the key".
 //!
 //! The same five as BuildKit's LLB (`solver/pb/ops.proto`): Source, Exec, File, Merge, Diff.
+//!
+//! What is needed to run a command again is also written down (serde): whoever does it gives the document a version, and
+//! raises that when a field here changes.
+
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::platform::Platform;
@@ -35,7 +40,8 @@ pub enum Source {
 }
 
 /// An image, pinned to its manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ImageSource {
     /// The normalised reference, for people (not in the key).
     pub reference: String,
@@ -90,7 +96,8 @@ pub struct GitSource {
 }
 
 /// A command in a sandbox.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Exec {
     /// The input that is the root filesystem; `None`: an empty one (`FROM scratch`).
     pub root: Option<usize>,
@@ -129,7 +136,8 @@ pub struct Exec {
 }
 
 /// Something mounted into the sandbox.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Mount {
     /// An absolute path inside the root filesystem, never `/`.
     pub target: String,
@@ -138,7 +146,8 @@ pub struct Mount {
 }
 
 /// What is mounted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum MountKind {
     /// Files of an input. What is written to a writable one is thrown away.
     Bind {
@@ -180,7 +189,8 @@ pub enum MountKind {
 }
 
 /// A secret or a socket: who may read it. Its value is never in the key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SecretMount {
     /// The name that the caller gave it.
     pub id: String,
@@ -195,7 +205,8 @@ pub struct SecretMount {
 }
 
 /// A secret as an environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SecretEnv {
     /// The secret's name.
     pub id: String,
@@ -206,7 +217,8 @@ pub struct SecretEnv {
 }
 
 /// Who may use a cache mount at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Sharing {
     /// Everybody.
     #[default]
@@ -218,7 +230,8 @@ pub enum Sharing {
 }
 
 /// The network that a command sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Network {
     /// A private one with a way out.
     #[default]
@@ -230,7 +243,8 @@ pub enum Network {
 }
 
 /// How far a command is locked in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Security {
     /// Docker's defaults.
     #[default]
@@ -240,7 +254,8 @@ pub enum Security {
 }
 
 /// Resource limits of a command. 0 or `None`: not limited.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Bytes of memory.
     pub memory: Option<u64>,

@@ -19,6 +19,6 @@ mod writable;
 
 pub use local_worker::LocalWorker;
 pub use settings::{Pins, WorkerSettings};
-pub use steps::{FailedRun, OnFailure};
+pub use steps::{Difference, FailedRun, FailedStep, OnFailure, Reopened, UnreadableStep};
 pub use views::snapshot_view;
 pub use writable::WritableRoot;

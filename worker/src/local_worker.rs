@@ -109,12 +109,7 @@ impl Worker for LocalWorker {
 
 impl LocalWorker {
     async fn run_blocking(&self, job: Job<'_>) -> Result<Output, StepError> {
-        if !crate::rootless::may_mount() {
-            return Err(StepError::new(
-                "this process may not mount: it is neither root nor in a user namespace",
-            )
-            .hint("a program that uses the library calls `bricklayer::rootless::enter()` first in `main`"));
-        }
+        check_may_mount()?;
         // the closure must own what it uses; a step's task is shared with it for as long as it runs
         let Job { vertex, inputs, task, cancel, .. } = job;
         let work = || {
@@ -163,6 +158,15 @@ impl Shared {
             }
         }
     }
+}
+
+/// Nothing can be run by a process that may not mount.
+pub(crate) fn check_may_mount() -> Result<(), StepError> {
+    if crate::rootless::may_mount() {
+        return Ok(());
+    }
+    Err(StepError::new("this process may not mount: it is neither root nor in a user namespace")
+        .hint("a program that uses the library calls `bricklayer::rootless::enter()` first in `main`"))
 }
 
 /// Runs work that blocks. A panic in it is an error of the step.

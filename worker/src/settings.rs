@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use bricklayer_solver::op::{GitSource, HttpSource};
+use bricklayer_solver::op::{GitSource, HttpSource, ImageSource};
 
 use crate::source::http::Download;
 use crate::source::ssh::Ssh;
@@ -29,8 +29,6 @@ impl Pins {
     }
 }
 
-use bricklayer_solver::op::ImageSource;
-
 /// What the worker may use for one build. Nothing of it is ever in a key.
 #[derive(Clone, Default)]
 pub struct WorkerSettings {
@@ -52,6 +50,8 @@ pub struct WorkerSettings {
     pub oci_runtime: Option<PathBuf>,
     /// What is done when a RUN has failed.
     pub on_failure: Option<crate::steps::OnFailure>,
+    /// The build that a record is kept of, by its ID: what its failed RUNs left is kept under it. `None`: that goes.
+    pub record: Option<String>,
     /// Proxy variables for downloads and for git (RUN gets its own with the op).
     pub proxy: Vec<(String, String)>,
     /// Files made by the build are not newer than this (seconds since 1970).

@@ -78,6 +78,13 @@ impl WritableRoot {
         Ok(())
     }
 
+    /// The layer, when the root filesystem is not mounted any more.
+    pub(crate) fn into_draft(self) -> (LayerDraft, Way) {
+        let Self { root, draft, way, .. } = self;
+        drop(root);
+        (draft, way)
+    }
+
     /// The directory that gets the changes.
     pub fn upper(&self) -> Result<OwnedFd, StepError> {
         let failed = "cannot open the new layer";
@@ -123,6 +130,16 @@ impl Shared {
         way: Way,
         task: &Task,
     ) -> Result<Layer, StepError> {
+        self.commit(self.finish_writable(draft, way, task)?, task)
+    }
+
+    /// Takes over into the layer what was changed elsewhere.
+    pub(crate) fn finish_writable(
+        &self,
+        draft: LayerDraft,
+        way: Way,
+        task: &Task,
+    ) -> Result<LayerDraft, StepError> {
         match way {
             Way::Overlay => {}
             Way::Fuse(fuse) => fuse.finish().map_err(|e| {
@@ -137,7 +154,7 @@ impl Shared {
                 })?;
             }
         }
-        self.commit(draft, task)
+        Ok(draft)
     }
 }
 

@@ -30,7 +30,7 @@ const LARGE_WAL: u64 = 1 << 20;
 ///
 /// `unsynced` is a number of the one sequence in `state` for what may not have reached the disk, NULL for what has:
 /// see `sync.rs`. Times are milliseconds since 1970. Digests are 32 raw bytes.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE state (
         id INTEGER PRIMARY KEY CHECK (id = 0),
@@ -124,6 +124,16 @@ const MIGRATIONS: [&str; 2] = [
         used_ms INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX downloads_used ON downloads (used_ms);
+",
+    "
+    CREATE TABLE failures (
+        layer INTEGER PRIMARY KEY,  -- what the step left
+        build TEXT NOT NULL,
+        step INTEGER NOT NULL,      -- its number in the build
+        description BLOB NOT NULL,  -- of whoever ran it; opaque to the store
+        created_ms INTEGER NOT NULL,
+        UNIQUE (build, step)
+    ) STRICT;
 ",
 ];
 

@@ -74,6 +74,16 @@ impl LayerDraft {
     /// Makes it a layer: renamed into `layers/<id>` whole. `content` is the content digest of its tree. The lease holds
     /// it.
     pub fn commit(self, content: Digest) -> Result<Layer, StoreError> {
+        self.enter(content, true, |_, _, _| Ok(()))
+    }
+
+    /// Makes it a layer, and in the same transaction whatever `also` writes about it, which is told the time.
+    pub(super) fn enter(
+        self,
+        content: Digest,
+        hold: bool,
+        also: impl FnOnce(&Connection, LayerId, i64) -> Result<(), Fail>,
+    ) -> Result<Layer, StoreError> {
         let inner = &self.store.inner;
         let id = inner.shared(|state| {
             let state = &mut *state;
@@ -85,8 +95,11 @@ impl LayerDraft {
                 )?
                 .execute(params![content.as_bytes(), seq, now])?;
                 let id = LayerId(tx.last_insert_rowid());
-                state.lease.hold_layer(id, now);
-                state.lease.write()?;
+                also(tx, id, now)?;
+                if hold {
+                    state.lease.hold_layer(id, now);
+                    state.lease.write()?;
+                }
                 place(state.lease, &self.tree, &inner.layout.layer(id))?;
                 Ok(id)
             })

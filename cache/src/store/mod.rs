@@ -46,6 +46,7 @@ mod cache_mounts;
 mod db;
 mod downloads;
 mod error;
+mod failures;
 mod images;
 mod layers;
 mod layout;
@@ -76,6 +77,7 @@ pub use builds::{BuildDirectory, LiveBuild};
 pub use cache_mounts::{CacheMount, Fill};
 pub use downloads::KnownDownload;
 pub use error::StoreError;
+pub use failures::{KEPT as KEPT_FAILURES, KeptFailure};
 pub use layers::{LayerBlob, LayerDraft, LayerInfo};
 pub use prune::{PruneOptions, PruneReport, Usage, UsageEntry, UsageKind};
 

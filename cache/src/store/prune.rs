@@ -2,8 +2,8 @@
 //!
 //! What may go: layers, blobs that belong to no layer, cache mounts that no live lease holds and no named image needs, and what
 //! is known of builds that have ended.
-//! Of a layer whose blob an image needs, the tree may go. What was used least recently goes first; a layer is used whenever
-//! something above it is, so that what lies on top goes first.
+//! Of a layer whose blob an image needs, the tree may go. What failed steps left goes first, then what was used least recently;
+//! a layer is used whenever something above it is, so that what lies on top goes first.
 //!
 //! How: with the gate held exclusive, all leases are read, the rows are deleted in a transaction that is synced, the files
 //! are unlinked or moved to `ingest/`; then the gate is opened, and what was moved is removed. A crash on the way
@@ -72,6 +72,8 @@ pub enum UsageKind {
     Mount,
     /// The record and the logs of a build.
     Build,
+    /// What a failed step left: a layer that nothing stands on.
+    Failure,
 }
 
 /// Something in the store.
@@ -79,7 +81,8 @@ pub enum UsageKind {
 pub struct UsageEntry {
     /// What it is.
     pub kind: UsageKind,
-    /// Number of the layer, digest of the blob, ID of the cache mount, ID of the build.
+    /// Number of the layer, digest of the blob, ID of the cache mount, ID of the build; of a failure, the ID of its build and the
+    /// step's number.
     pub id: String,
     /// In bytes, what removing it would free.
     pub size: u64,
@@ -96,7 +99,7 @@ pub struct UsageEntry {
 /// What is in the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Everything, the least recently used first.
+    /// Everything, in the order in which it goes: what failed steps left, then the least recently used.
     pub entries: Vec<UsageEntry>,
     /// Bytes of it all.
     pub total: u64,
@@ -320,11 +323,12 @@ fn total(tx: &Connection) -> Result<u64, Fail> {
     Ok(stored.cast_unsigned())
 }
 
-/// Everything in the store, the least recently used first.
+/// Everything in the store, in the order in which it goes.
 fn units(tx: &Connection, layout: &Layout, held: &Held, measured: &Measured) -> Result<Vec<Unit>, Fail> {
     let needed = all_needs(tx, layout)?;
     let origins = origin_needs(tx, layout)?;
     let cached = cached_layers(tx)?;
+    let failures = super::failures::of_layers(tx)?;
     let mut blobs: HashMap<Digest, (u64, i64, i64)> = tx
         .prepare_cached("SELECT digest, size, created_ms, used_ms FROM blobs")?
         .query_map([], |row| {
@@ -365,9 +369,13 @@ fn units(tx: &Connection, layout: &Layout, held: &Held, measured: &Measured) -> 
         let size = tree.unwrap_or(0) + blobs.iter().map(|(_, size)| size).sum::<u64>();
         // With the tree gone and the image's blob kept there is nothing more to take.
         let in_use = held.layers.contains(&id) || keep_row && tree.is_none() && blobs.is_empty();
+        let (kind, name) = match failures.get(&id) {
+            Some((build, step)) => (UsageKind::Failure, format!("{build} {step}")),
+            None => (UsageKind::Layer, id.to_string()),
+        };
         let entry = UsageEntry {
-            kind: UsageKind::Layer,
-            id: id.to_string(),
+            kind,
+            id: name,
             size,
             created_ms: row.get(3)?,
             used_ms: row.get(4)?,
@@ -423,7 +431,7 @@ fn units(tx: &Connection, layout: &Layout, held: &Held, measured: &Measured) -> 
         });
     }
     // Stable: layers of one time stay in the order that takes the upper ones first.
-    units.sort_by_key(|unit| unit.entry.used_ms);
+    units.sort_by_key(|unit| (unit.entry.kind != UsageKind::Failure, unit.entry.used_ms));
     Ok(units)
 }
 
@@ -476,6 +484,7 @@ fn delete_rows(tx: &Connection, units: &[Unit], options: &PruneOptions) -> Resul
             Key::Layer(layer) => {
                 tx.prepare_cached("DELETE FROM layers WHERE id = ?")?.execute([layer.0])?;
                 tx.prepare_cached("DELETE FROM layer_blobs WHERE layer = ?")?.execute([layer.0])?;
+                tx.prepare_cached("DELETE FROM failures WHERE layer = ?")?.execute([layer.0])?;
             }
             Key::Blob | Key::Build(_) => {}
             Key::Mount(name) => {

@@ -132,6 +132,7 @@ fn drop_unsynced(
             "DELETE FROM layers WHERE unsynced IS NOT NULL AND NOT remote AND NOT EXISTS
                 (SELECT 1 FROM layer_blobs JOIN blobs USING (digest) WHERE layer = layers.id);
              DELETE FROM layer_blobs WHERE NOT EXISTS (SELECT 1 FROM layers WHERE id = layer);
+             DELETE FROM failures WHERE NOT EXISTS (SELECT 1 FROM layers WHERE id = layer);
              UPDATE layers SET unsynced = NULL WHERE unsynced IS NOT NULL;
              UPDATE blobs SET unsynced = NULL WHERE unsynced IS NOT NULL;",
         )?;

@@ -113,7 +113,7 @@ impl Builder {
         let (lowered, result) = self.lower(&request, &input, &reporter).await?;
         let warnings = result.warnings;
         let Some(root) = lowered.build.root else { return Ok(Explanation { steps: Vec::new(), warnings }) };
-        let (worker, solver) = self.solver(&request, &input, &lowered, &reporter);
+        let (worker, solver) = self.solver(&request, &input, &lowered, &reporter, None);
         let graph = Arc::new(lowered.build.graph.clone());
         let explained = solver.explain(Arc::clone(&graph), root, cancel.clone()).await;
         self.save_indexes(worker).await;

@@ -238,7 +238,7 @@ impl Builder {
     ) -> Result<Snapshot, Error> {
         let Some(root) = lowered.build.root else { return Ok(Snapshot::default()) };
         let reporter = recorder.reporter();
-        let (worker, solver) = self.solver(request, input, lowered, reporter);
+        let (worker, solver) = self.solver(request, input, lowered, reporter, recorder.id());
         let graph = Arc::new(lowered.build.graph.clone());
         recorder.graph(&graph);
         let foundation = graph.foundation(root);
@@ -285,13 +285,14 @@ impl Builder {
         }
     }
 
-    /// A solver with a worker of its own, for one build.
+    /// A solver with a worker of its own, for one build, whose record has this ID.
     fn solver(
         &self,
         request: &BuildRequest,
         input: &input::Input,
         lowered: &Lowered,
         reporter: &Reporter,
+        record: Option<&str>,
     ) -> (Arc<LocalWorker>, Solver) {
         let defaults = SolverOptions::default();
         let options = SolverOptions {
@@ -302,7 +303,7 @@ impl Builder {
         let worker = Arc::new(LocalWorker::new(
             self.store.clone(),
             Arc::new(self.registry.clone()),
-            settings(self, request, input, lowered),
+            WorkerSettings { record: record.map(str::to_owned), ..settings(self, request, input, lowered) },
         ));
         let solver = Solver::new(
             Arc::clone(&worker) as Arc<dyn Worker>,
@@ -450,6 +451,7 @@ fn base_settings(builder: &Builder, request: &BuildRequest, pins: Pins) -> Worke
         allow_insecure: request.entitlements.contains(&Entitlement::SecurityInsecure),
         oci_runtime: request.oci_runtime.clone(),
         on_failure: request.on_failure.clone(),
+        record: None,
         proxy: request.proxy.iter().chain(inherited).cloned().collect(),
         source_date_epoch: None,
         pins,

@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Builds(BuildsArgs),
     /// Show what the commands of a build wrote, whole
     Logs(LogsArgs),
+    /// Open a shell in what a step of a build left
+    Debug(Box<DebugArgs>),
     /// List the images of the store
     Images(ImagesArgs),
     /// Show an image as JSON
@@ -292,6 +294,59 @@ pub(crate) struct LogsArgs {
     /// Go on until a build that runs has ended
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+/// `bricklayer debug`
+///
+/// Looks into a RUN that failed: on its files as it left them, with its mounts, variables, user, working directory, network and
+/// limits; or into a step that went well, on the files that it made. What is changed there is thrown away.
+///
+/// Exit code: that of the shell or COMMAND; 125 if the step can't be opened, 126 if the command can't be executed, 127 if it is
+/// not there.
+#[derive(Debug, Default, Args)]
+#[command(override_usage = "bricklayer debug [OPTIONS] [BUILD] [STEP] [-- COMMAND...]")]
+pub(crate) struct DebugArgs {
+    /// The beginning of an ID, latest, or -2 for the one before the latest [default: the newest that failed]
+    #[arg(value_name = "BUILD", allow_negative_numbers = true)]
+    pub(crate) build: Option<String>,
+    /// A step's number, or a part of its name [default: the one that failed]
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// What to run instead of a shell
+    #[arg(value_name = "COMMAND", last = true)]
+    pub(crate) command: Vec<String>,
+
+    /// Who runs it instead of the step's user: user[:group], by name or number
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// The directory to start in, instead of the step's
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// A variable, or the name of one of this environment
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// The network instead of the step's: default, none or host
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Option<String>,
+
+    /// A secret that the step mounts, as for build: id=NAME[,src=FILE|,env=VARIABLE]
+    #[arg(long = "secret", value_name = "SECRET", help_heading = "Given again")]
+    pub(crate) secrets: Vec<String>,
+    /// An SSH agent that the step mounts, as for build: default or NAME[=SOCKET|=KEY[,KEY…]]
+    #[arg(long, value_name = "AGENT", help_heading = "Given again")]
+    pub(crate) ssh: Vec<String>,
+    /// A directory that the step mounts files of: a --build-context, or context for the build context
+    #[arg(long = "build-context", value_name = "NAME=DIR", help_heading = "Given again")]
+    pub(crate) build_contexts: Vec<String>,
+    /// Allow what the build allowed: network.host, security.insecure
+    #[arg(long, value_name = "ENTITLEMENT,…", value_delimiter = ',', help_heading = "Given again")]
+    pub(crate) allow: Vec<String>,
+    /// The cgroup below which it gets its own
+    #[arg(long, value_name = "CGROUP", help_heading = "Given again")]
+    pub(crate) cgroup_parent: Option<String>,
+    /// An OCI runtime such as runc or crun, instead of the sandbox of this program [env: BRICKLAYER_OCI_RUNTIME]
+    #[arg(long, value_name = "PROGRAM", help_heading = "Given again")]
+    pub(crate) oci_runtime: Option<PathBuf>,
 }
 
 /// `bricklayer run`

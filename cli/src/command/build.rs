@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::args::{BuildArgs, Global};
 use super::call::Call;
-use super::debug;
 use super::display::{Display, Progress};
 use super::environment::Environment;
 use super::errors::{Failure, is_clipped};
 use super::flags::{Asked, request};
+use super::on_fail;
 use super::usage::Usage;
 use super::{builder_options, cancel_on_interrupt, live, print, progress, renderer, say};
 
@@ -24,7 +24,7 @@ pub(crate) async fn build(
 ) -> Result<(), Failure> {
     let call = Call::of(args)?;
     let Asked { mut request, insecure, stdout_taken } = request(args, environment)?;
-    debug::check(args, stdout_taken, environment)?;
+    on_fail::check(args, stdout_taken, environment)?;
     let progress = progress(args.progress, args.quiet, environment)?;
     let mut options = builder_options(global, environment)?;
     options.insecure_registries.extend(insecure);
@@ -34,7 +34,7 @@ pub(crate) async fn build(
     }
     let display = Display::start(renderer(progress, environment)?);
     if args.on_fail.is_some() {
-        request.on_failure = Some(debug::shell_on_failure(display.standstill()));
+        request.on_failure = Some(on_fail::shell_on_failure(display.standstill()));
     }
     let cancel = cancel_on_interrupt();
     let began = std::time::Instant::now();
@@ -67,22 +67,24 @@ pub(crate) async fn build(
     Ok(())
 }
 
-/// Why the build failed; where the display did not show a step's whole log, with how it can be seen.
+/// Why the build failed; where the display did not show a step's whole log, with how it can be seen; and how what the step
+/// left can be looked into.
 fn failure(error: Error, progress: Progress, global: &Global, environment: &Environment) -> Failure {
+    let Error::Step { place: Some(place), .. } = &error else { return error.into() };
     let shown = match progress {
         Progress::Plain | Progress::Rawjson => true,
         Progress::Auto => !live(environment),
         Progress::Tty | Progress::Quiet | Progress::None => false,
     };
-    if let Error::Step { place: Some(place), .. } = &error
-        && !shown
-        && is_clipped(&error)
-    {
-        let root = global.root.as_ref().map(|root| format!("--root {} ", root.display())).unwrap_or_default();
-        let hint = format!("the whole log: bricklayer {root}logs {} {}", place.build, place.step);
-        return Failure::Clipped { error: Box::new(error), hint };
+    let root = global.root.as_ref().map(|root| format!("--root {} ", root.display())).unwrap_or_default();
+    let mut hints = Vec::new();
+    if !shown && is_clipped(&error) {
+        hints.push(format!("the whole log: bricklayer {root}logs {} {}", place.build, place.step));
     }
-    error.into()
+    if place.kept {
+        hints.push(format!("look into it: bricklayer {root}debug {}", place.build));
+    }
+    Failure::Step { error: Box::new(error), hints }
 }
 
 /// The keys of buildx's metadata file.

@@ -34,12 +34,12 @@ pub(crate) enum Failure {
     Usage(Usage),
     /// The library says no. Exit code 1, or 130 if it was told to stop.
     Library(Box<Error>),
-    /// A step of a build failed, and wrote more than its display and the error show.
-    Clipped {
+    /// A step of a build failed.
+    Step {
         /// The error.
         error: Box<Error>,
-        /// How all of it can be seen.
-        hint: String,
+        /// How more can be seen than its display and the error show.
+        hints: Vec<String>,
     },
     /// A container can't be made or run: exit code 125, as of Docker.
     Container(Box<Failure>),
@@ -78,7 +78,7 @@ impl Failure {
             Self::Library(error) if matches!(**error, Error::Cancelled) => 130,
             Self::Container(_) => 125,
             Self::Ended(code) => *code,
-            Self::Library(..) | Self::Clipped { .. } | Self::Around(_) | Self::Findings => 1,
+            Self::Library(..) | Self::Step { .. } | Self::Around(_) | Self::Findings => 1,
         })
     }
 
@@ -94,10 +94,10 @@ impl Failure {
                 report.library(error);
                 report.hints(error.as_ref());
             }
-            Self::Clipped { error, hint } => {
+            Self::Step { error, hints } => {
                 report.library(error);
                 report.hints(error.as_ref());
-                report.hint(hint);
+                hints.iter().for_each(|hint| report.hint(hint));
             }
             Self::Around(error) => {
                 report.chain(error.as_ref());
@@ -230,8 +230,8 @@ impl Report {
     }
 }
 
-/// The beginning of a name: all of it stands in the lines of the Dockerfile below.
-fn shortened(name: &str) -> String {
+/// The beginning of a name: all of it stands in the lines of the Dockerfile.
+pub(crate) fn shortened(name: &str) -> String {
     const LONGEST: usize = 80;
     match name.char_indices().nth(LONGEST) {
         Some((at, _)) => format!("{}…", &name[..at]),

@@ -367,7 +367,10 @@ fn dockerfile_text(Reader(reader): &Reader) -> Result<String, Usage> {
     String::from_utf8(bytes).map_err(|_| Usage::new("the Dockerfile on standard input is not UTF-8"))
 }
 
-fn named_context(text: &str, environment: &Environment) -> Result<(String, NamedContextSource), Usage> {
+pub(crate) fn named_context(
+    text: &str,
+    environment: &Environment,
+) -> Result<(String, NamedContextSource), Usage> {
     let (name, value) = name_and_value("--build-context", text)?;
     let source = if let Some(image) = value.strip_prefix("docker-image://") {
         NamedContextSource::Image(image.to_owned())
@@ -560,7 +563,7 @@ pub(crate) fn network(text: Option<&str>) -> Result<Network, Usage> {
     }
 }
 
-fn entitlement(text: &str) -> Result<Entitlement, Usage> {
+pub(crate) fn entitlement(text: &str) -> Result<Entitlement, Usage> {
     match text {
         "network.host" => Ok(Entitlement::NetworkHost),
         "security.insecure" => Ok(Entitlement::SecurityInsecure),

@@ -3,11 +3,12 @@
 //! - [`args`]: what can be typed; [`flags`], [`limits`], [`mounts`], [`output`], [`values`], [`csv`]: what it means
 //! - [`environment`]: variables, the current directory, the standard streams; [`terminal`]: the
 //!   one in front of people; [`attach`]: a command that has it
-//! - [`build`], [`builds`], [`call`], [`explain`], [`images`], [`logs`], [`room`], [`run`]: the subcommands
+//! - [`build`] (and [`on_fail`]), [`builds`], [`call`], [`debug`], [`explain`], [`images`], [`logs`], [`room`], [`run`]: the
+//!   subcommands
 //! - [`display`]: a build as it runs; [`errors`]: why it failed; [`table`]: lists
 //!
 //! Talk goes to standard error, data to standard output. Exit code 1 is a failure, 2 wrong usage, 130 Ctrl-C;
-//! `run` ends with the code of what it ran.
+//! `run` and `debug` end with the code of what they ran.
 
 mod args;
 mod attach;
@@ -25,6 +26,7 @@ mod images;
 mod limits;
 mod logs;
 mod mounts;
+mod on_fail;
 mod output;
 mod room;
 mod run;
@@ -91,6 +93,7 @@ async fn dispatch(cli: Cli, environment: &Environment) -> Result<(), Failure> {
         Command::Explain(args) => explain::explain(args, global, environment).await,
         Command::Run(args) => run::run(args, global, environment).await,
         Command::Builds(args) => builds::builds(args, global, environment),
+        Command::Debug(args) => debug::debug(args, global, environment).await,
         Command::Logs(args) => logs::logs(args, global, environment),
         Command::Images(args) => images::images(args, global, environment).await,
         Command::Inspect(args) => images::inspect(args, global, environment).await,

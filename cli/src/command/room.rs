@@ -38,6 +38,7 @@ fn usage_text(usage: &Usage, args: &DuArgs, now: SystemTime) -> String {
         (UsageKind::Blob, "other blobs"),
         (UsageKind::Mount, "cache mounts"),
         (UsageKind::Build, "records of builds"),
+        (UsageKind::Failure, "left by failed steps"),
     ] {
         let of_kind: Vec<&UsageEntry> = usage.entries.iter().filter(|entry| entry.kind == kind).collect();
         let may_go = of_kind.iter().filter(|entry| !entry.in_use).map(|entry| entry.size).sum();
@@ -52,6 +53,7 @@ fn word(kind: UsageKind) -> &'static str {
         UsageKind::Blob => "blob",
         UsageKind::Mount => "cache mount",
         UsageKind::Build => "build",
+        UsageKind::Failure => "failure",
     }
 }
 
@@ -60,6 +62,7 @@ fn entries(entries: &[UsageEntry], now: SystemTime) -> String {
     for entry in entries {
         let needed = match (entry.in_use, entry.cached) {
             _ if entry.kind == UsageKind::Build && !entry.in_use => "`builds`",
+            _ if entry.kind == UsageKind::Failure && !entry.in_use => "`debug`",
             (true, _) => "an image or a build",
             (false, true) => "the cache",
             (false, false) => "-",
@@ -162,6 +165,7 @@ mod tests {
             entry(UsageKind::Blob, &bricklayer::Digest::of(b"x").to_string(), 500, false, false),
             entry(UsageKind::Mount, "/root/.npm\x1b[2J", 70_000, false, false),
             entry(UsageKind::Build, "k3f9a2xy", 4096, false, true),
+            entry(UsageKind::Failure, "k3f9a2xy 5", 9_000, false, false),
         ]
     }
 
@@ -176,18 +180,20 @@ mod tests {
         blob          2d711642b726   500B     16 minutes ago   -
         cache mount   /root/.npm     70.0kB   16 minutes ago   -
         build         k3f9a2xy       4.10kB   16 minutes ago   `builds`
+        failure       k3f9a2xy 5     9.00kB   16 minutes ago   `debug`
 
-                            COUNT   MAY GO
-        layers              2       3.00MB
-        other blobs         1       500B
-        cache mounts        1       70.0kB
-        records of builds   1       4.10kB
+                               COUNT   MAY GO
+        layers                 2       3.00MB
+        other blobs            1       500B
+        cache mounts           1       70.0kB
+        records of builds      1       4.10kB
+        left by failed steps   1       9.00kB
 
         8.07MB in all, 3.07MB may go
         ");
         args.format = Format::Json;
         let lines = usage_text(&usage, &args, now());
-        assert_eq!(lines.lines().count(), 5);
+        assert_eq!(lines.lines().count(), 6);
         insta::assert_snapshot!(lines.lines().next().unwrap(), @r#"{"Cached":true,"Created":"2023-11-14T19:26:40Z","ID":"7","InUse":true,"Kind":"layer","LastUsed":"2023-11-14T21:56:40Z","Size":5000000}"#);
     }
 
@@ -220,6 +226,7 @@ mod tests {
         blob          2d711642b726   500B     16 minutes ago   -
         cache mount   /root/.npm     70.0kB   16 minutes ago   -
         build         k3f9a2xy       4.10kB   16 minutes ago   `builds`
+        failure       k3f9a2xy 5     9.00kB   16 minutes ago   `debug`
 
         70.5kB freed, 8.00MB left
         ");

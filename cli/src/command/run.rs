@@ -22,13 +22,17 @@ const LARGEST_ENV_FILE: u64 = 1 << 20;
 
 /// Runs a command in a container.
 pub(crate) async fn run(args: &RunArgs, global: &Global, environment: &Environment) -> Result<(), Failure> {
-    let exit = container(args, global, environment).await.map_err(|failure| match failure {
-        // as told, while the image was pulled
+    conclude(&container(args, global, environment).await.map_err(not_made)?)
+}
+
+/// Why a container can't be made or run.
+pub(crate) fn not_made(failure: Failure) -> Failure {
+    match failure {
+        // as told, while it was made ready
         Failure::Library(error) if matches!(*error, Error::Cancelled) => Failure::Library(error),
         Failure::Ended(code) => Failure::Ended(code),
         failure => Failure::Container(Box::new(failure)),
-    })?;
-    conclude(&exit)
+    }
 }
 
 async fn container(args: &RunArgs, global: &Global, environment: &Environment) -> Result<Exit, Failure> {
@@ -55,7 +59,7 @@ async fn container(args: &RunArgs, global: &Global, environment: &Environment) -
 }
 
 /// What is told of an end, and the exit code.
-fn conclude(exit: &Exit) -> Result<(), Failure> {
+pub(crate) fn conclude(exit: &Exit) -> Result<(), Failure> {
     for note in &exit.notes {
         say(&format!("warning: {}\n", one_line(note)));
     }
@@ -81,11 +85,7 @@ pub(crate) fn request(args: &RunArgs, environment: &Environment) -> Result<RunRe
         .words
         .split_first()
         .ok_or_else(|| Usage::new("the image is missing").hint("bricklayer run IMAGE"))?;
-    if let Some(directory) = args.workdir.as_deref()
-        && !directory.starts_with('/')
-    {
-        return Err(Usage::new(format!("-w `{directory}` is not an absolute path")));
-    }
+    check_working_dir(args.workdir.as_deref())?;
     let mut capabilities = CapabilityChanges::default();
     for (flag, names, change) in [
         ("--cap-add", &args.cap_add, CapabilityChanges::add as fn(&mut _, &str) -> _),
@@ -144,6 +144,16 @@ pub(crate) fn request(args: &RunArgs, environment: &Environment) -> Result<RunRe
     })
 }
 
+/// `-w`
+pub(crate) fn check_working_dir(typed: Option<&str>) -> Result<(), Usage> {
+    match typed {
+        Some(directory) if !directory.starts_with('/') => {
+            Err(Usage::new(format!("-w `{directory}` is not an absolute path")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Flags that Docker has and this command has not.
 fn refuse_what_is_not_there(args: &RunArgs) -> Result<(), Usage> {
     let given: [(&str, bool, Option<&str>); 13] = [
@@ -187,7 +197,11 @@ fn variables(args: &RunArgs, environment: &Environment) -> Result<Vec<(String, O
 }
 
 /// `NAME=VALUE`, or `NAME`: as it is in this environment, and not there if it is not.
-fn variable(what: &str, text: &str, environment: &Environment) -> Result<(String, Option<String>), Usage> {
+pub(crate) fn variable(
+    what: &str,
+    text: &str,
+    environment: &Environment,
+) -> Result<(String, Option<String>), Usage> {
     match text.split_once('=') {
         Some(("", _)) => Err(Usage::new(format!("{what}: `{text}` has no name"))),
         None if text.trim().is_empty() => Err(Usage::new(format!("{what}: a variable has no name"))),

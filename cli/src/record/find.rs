@@ -69,6 +69,20 @@ impl Builder {
         }
     }
 
+    /// The newest build that failed.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn last_failed_build(&self) -> Result<BuildRecord, Error> {
+        let directories = self.build_directories()?;
+        let mut records = directories.iter().filter_map(|directory| read::record(directory).ok());
+        records.find(|record| record.outcome == BuildOutcome::Failed).ok_or_else(|| {
+            Error::new("there is no record of a build that failed")
+                .with_hint("`bricklayer builds` lists the builds that were")
+        })
+    }
+
     fn build_directories(&self) -> Result<Vec<BuildDirectory>, Error> {
         self.store.builds().map_err(|e| Error::because("cannot list the builds", e))
     }

@@ -125,13 +125,17 @@ impl Recorder {
     /// Where what is known of a step can be found again.
     pub(crate) fn place_of(&self, vertex: VertexId) -> Option<StepPlace> {
         let (directory, state) = self.build.as_ref()?;
-        let state = lock(state);
-        let task = state.collector.of_vertex(vertex.0)?;
+        let (step, log_bytes) = {
+            let state = lock(state);
+            let task = state.collector.of_vertex(vertex.0)?;
+            (task.number, task.log_bytes)
+        };
         Some(StepPlace {
             build: directory.id.clone(),
             directory: directory.path.clone(),
-            step: task.number,
-            log_bytes: task.log_bytes,
+            step,
+            log_bytes,
+            kept: self.builder.store.keeps_failure(&directory.id, step).unwrap_or(false),
         })
     }
 
@@ -189,6 +193,11 @@ impl Recorder {
             self.complain(&io::Error::other(error.clone()));
         }
         if let Err(error) = self.builder.store.trim_builds(record.log_bytes() > MUCH) {
+            self.complain(&error);
+        }
+        if outcome == BuildOutcome::Failed
+            && let Err(error) = self.builder.store.trim_failures()
+        {
             self.complain(&error);
         }
         Some(record)

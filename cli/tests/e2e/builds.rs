@@ -90,7 +90,9 @@ fn a_failing_run_shows_the_lines_the_command_and_its_output() {
     let context = bench.context("context", &[("Dockerfile", dockerfile)]);
     let failed = bench.build(&[context.to_str().unwrap()]);
     assert_eq!(failed.code, Some(1), "{}", failed.text);
-    let report = &failed.text[failed.text.find("error: ").expect("a report")..];
+    let id = bench.run(&["builds", "-q"]).fine().stdout;
+    let report = failed.text[failed.text.find("error: ").expect("a report")..].replace(id.trim(), "ID");
+    let report = report.replace(bench.store().to_str().unwrap(), "STORE");
     insta::assert_snapshot!(report.trim_end(), @r"
     error: [2/3] RUN echo the reason >&2 &&     exit 7 failed
       caused by: process `echo the reason >&2 &&     exit 7` did not complete successfully: exit code: 7
@@ -101,6 +103,7 @@ fn a_failing_run_shows_the_lines_the_command_and_its_output() {
     4 |     RUN echo never
     what it wrote last:
       the reason
+    hint: look into it: bricklayer --root STORE debug ID
     ");
 }
 

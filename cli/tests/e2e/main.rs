@@ -9,6 +9,7 @@ mod explain;
 mod faults;
 mod images;
 mod layers;
+mod on_fail;
 mod person;
 mod processes;
 mod records;

@@ -365,32 +365,8 @@ fn on_fuse(mount: &str, prepare: &str) -> String {
                       RUN --mount=from=other,source=d,target=/w/d,rw --mount=target=/w/c --mount=type=cache,target=/c \
                       echo then $(ls /w/d/sub) $(cat /w/d/sub/f /c/kept) $(head -1 /w/c/Dockerfile)\n";
     person.bench.context("context", &[("Dockerfile", dockerfile)]);
-    let beside = tempfile::tempdir_in("/var/tmp").unwrap();
-    let inner = person.command(&[
-        "./bricklayer",
-        "build",
-        "--progress",
-        "plain",
-        "--network=none",
-        "-t",
-        "made",
-        "context",
-    ]);
-    let script = r#"
-        mount=$1 prepare=$2 home=$3 beside=$4; shift 4
-        eval "$mount" || exit
-        eval "$prepare"
-        "$@"; code=$?
-        umount -l "$home"
-        exit $code"#;
-    let mut outer = Command::new("unshare");
-    outer
-        .args(["--mount", "sh", "-c", script, "sh"])
-        .args([mount, prepare])
-        .args([person.bench.dir.path(), beside.path()])
-        .arg(inner.get_program())
-        .args(inner.get_args());
-    let built: Printed = outer.output().unwrap().into();
+    let build = "./bricklayer build --progress plain --network=none -t made context";
+    let built = beside_fuse(&person, mount, prepare, build);
     assert!(built.ok, "{}", built.text);
     for line in [
         " /a 5:6\n",
@@ -405,4 +381,76 @@ fn on_fuse(mount: &str, prepare: &str) -> String {
         assert!(built.text.contains(line), "{line}: {}", built.text);
     }
     built.text
+}
+
+/// Runs a script in a home on a filesystem that root mounts there; `prepare` is done between that and the script.
+fn beside_fuse(person: &Person, mount: &str, prepare: &str, script: &str) -> Printed {
+    let beside = tempfile::tempdir_in("/var/tmp").unwrap();
+    let inner = person.command(&["sh", "-c", script]);
+    let around = r#"
+        mount=$1 prepare=$2 home=$3 beside=$4; shift 4
+        eval "$mount" || exit
+        eval "$prepare"
+        "$@"; code=$?
+        umount -l "$home"
+        exit $code"#;
+    let mut outer = Command::new("unshare");
+    outer
+        .args(["--mount", "sh", "-c", around, "sh"])
+        .args([mount, prepare])
+        .args([person.bench.dir.path(), beside.path()])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    outer.output().unwrap().into()
+}
+
+/// What a RUN left when it failed, looked into twice: changed, new and removed files, owners, mounts.
+const LOOK: &str = r#"
+    ./bricklayer build --progress plain --network=none context; echo build $?
+    for round in 1 2; do
+        ./bricklayer debug --build-context context=context -- sh -c '
+            cat /new /etc/group /b/o | grep -c made; ls /etc/passwd /gone 2>&1; stat -c %u:%g /new; head -n 1 /ctx/Dockerfile; cat /cache/n
+            echo changed > /new; rm /etc/group; exit 9'; echo debug $?
+    done
+    echo 'id -u; cat /new; exit 4' | ./bricklayer debug; echo shell $?"#;
+
+#[track_caller]
+fn looked_into(person: &Person, owner: &str, run: impl FnOnce(&str) -> Printed) -> String {
+    let chown = if owner == "0:0" { "true" } else { "chown 5:6 /new" };
+    let dockerfile = format!(
+        "FROM base AS other\nRUN echo made by other > /o\nFROM base\nRUN mkdir /gone && echo x > /gone/x\n\
+         RUN --mount=from=other,target=/b --mount=target=/ctx --mount=type=cache,target=/cache \
+         echo made > /new && {chown} && echo made >> /etc/group && rm -r /gone && echo cached > /cache/n && exit 3\n"
+    );
+    person.bench.context("context", &[("Dockerfile", &dockerfile)]);
+    let looked = run(LOOK);
+    let once = format!(
+        "3\nls: /gone: No such file or directory\n/etc/passwd\n{owner}\nFROM base AS other\ncached\ndebug 9\n"
+    );
+    let expected = format!("build 1\n{once}{once}0\nmade\nshell 4\n");
+    let lines = |text: &str| text.lines().map(|line| format!("{line}\n")).collect::<String>();
+    assert_eq!(lines(&looked.stdout), expected, "{}", looked.text);
+    looked.text
+}
+
+#[test]
+fn a_failed_run_is_looked_into() {
+    for (kind, owner) in [("mapped", "5:6"), ("single", "0:0")] {
+        let person = Person::new(kind);
+        looked_into(&person, owner, |script| person.command(&["sh", "-c", script]).output().unwrap().into());
+        let left: Vec<_> =
+            fs::read_dir(person.path(".local/share/bricklayer/ingest")).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// Needs Debian's bindfs and fuse-overlayfs.
+#[test]
+fn a_failed_run_is_looked_into_where_overlayfs_does_not_write() {
+    for (prepare, copied) in [("mount --bind /dev/null /usr/bin/fuse-overlayfs", true), (":", false)] {
+        let person = Person::new("mapped");
+        let bindfs = r#"bindfs "$home" "$home""#;
+        let text = looked_into(&person, "5:6", |script| beside_fuse(&person, bindfs, prepare, script));
+        assert_eq!(text.contains("overlayfs can't write to the store's filesystem"), copied, "{text}");
+    }
 }

@@ -30,6 +30,11 @@ pub fn is_secret(name: &str) -> bool {
         })
 }
 
+/// May a variable be written down? Not if its name looks like that of a secret, or a URL in its value has user info.
+pub fn may_be_kept(name: &str, value: &str) -> bool {
+    !is_secret(name) && !hide_user_info(value).1
+}
+
 /// `text` with the user info of each URL in it hidden, and whether there was any.
 pub(super) fn hide_user_info(text: &str) -> (String, bool) {
     let mut out = String::with_capacity(text.len());
@@ -52,4 +57,15 @@ pub(super) fn hide_user_info(text: &str) -> (String, bool) {
     }
     out.push_str(rest);
     (out, hidden)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_written_down() {
+        assert!(may_be_kept("VERSION", "1.2") && may_be_kept("URL", "https://host/a@b"));
+        assert!(!may_be_kept("NPM_TOKEN", "1.2") && !may_be_kept("URL", "see https://me:pass@host/"));
+    }
 }

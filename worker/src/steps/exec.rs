@@ -17,7 +17,7 @@ use super::failed::{FailedRun, OnFailure};
 use crate::local_worker::Shared;
 use crate::overlay::{self, OverlayError};
 use crate::sandbox::{self, Attached, AttachedMount, Exit, Tmpfs, User};
-use crate::writable::{Way, mount_for_scratch};
+use crate::writable::{Way, WritableRoot, mount_for_scratch};
 
 /// What must outlive the command: guards of cache mounts, programs that serve files, and directories that are removed afterwards.
 #[derive(Default)]
@@ -28,14 +28,20 @@ pub(super) struct Held {
     pub(super) scratch: Vec<tempfile::TempDir>,
 }
 
+impl Held {
+    pub(super) fn new(caches: CacheMounts) -> Self {
+        Self { caches, ..Self::default() }
+    }
+}
+
 /// What a command gets, but for what the op says of it.
 pub(super) struct Prepared {
-    pub(super) root: OwnedFd,
-    pub(super) upper: OwnedFd,
-    pub(super) user: User,
-    pub(super) mounts: Vec<AttachedMount>,
-    pub(super) env: Vec<String>,
-    pub(super) runtime: Option<sandbox::Runtime>,
+    root: OwnedFd,
+    upper: OwnedFd,
+    user: User,
+    mounts: Vec<AttachedMount>,
+    env: Vec<String>,
+    runtime: Option<sandbox::Runtime>,
 }
 
 impl Prepared {
@@ -95,16 +101,8 @@ impl Shared {
             None => Snapshot::default(),
         };
         let mut writable = self.writable(&base)?;
-        let mut held = Held { caches: self.take_caches(exec, inputs, task, cancel)?, ..Held::default() };
-        let prepared = Prepared {
-            user: writable.user(&exec.user)?,
-            mounts: self.mounts(exec, inputs, &mut held)?,
-            env: self.environment(exec)?,
-            runtime: self.runtime(&mut held)?,
-            upper: writable.upper()?,
-            root: writable.take()?,
-        };
-        let command = prepared.command(exec);
+        let mut held = Held::new(self.take_caches(exec, inputs, task, cancel)?);
+        let command = self.prepare(exec, inputs, &mut writable, &mut held)?.command(exec);
         let output = |stream, data: &[u8]| task.log(stream, data.to_vec());
         let exit = sandbox::run(command, &output, cancel).map_err(sandbox_error)?;
         task.exited(Exited { code: exit.code, peak_memory: exit.peak_memory, cpu_time: exit.cpu_time });
@@ -117,6 +115,8 @@ impl Shared {
                 let (writable, held) = (&mut writable, &mut held);
                 look(FailedRun { shared: self, exec, inputs, writable, held, failure: &failure });
             }
+            drop(held);
+            self.keep_failure(exec, inputs, writable, task);
             return Err(failure);
         }
         drop(held);
@@ -126,8 +126,26 @@ impl Shared {
         Ok(snapshot)
     }
 
+    /// What a command gets. The caches are taken.
+    pub(super) fn prepare(
+        &self,
+        exec: &Exec,
+        inputs: &[Output],
+        writable: &mut WritableRoot,
+        held: &mut Held,
+    ) -> Result<Prepared, StepError> {
+        Ok(Prepared {
+            user: writable.user(&exec.user)?,
+            mounts: self.mounts(exec, inputs, held)?,
+            env: self.environment(exec)?,
+            runtime: self.runtime(held)?,
+            upper: writable.upper()?,
+            root: writable.take()?,
+        })
+    }
+
     /// What the op mounts.
-    pub(super) fn mounts(
+    fn mounts(
         &self,
         exec: &Exec,
         inputs: &[Output],
@@ -143,7 +161,7 @@ impl Shared {
     }
 
     /// The op's variables, with proxies and secrets.
-    pub(super) fn environment(&self, exec: &Exec) -> Result<Vec<String>, StepError> {
+    fn environment(&self, exec: &Exec) -> Result<Vec<String>, StepError> {
         let mut env = exec.env.clone();
         for proxy in &exec.proxy_env {
             let name = proxy.split('=').next().unwrap_or_default();
@@ -189,7 +207,7 @@ impl Shared {
     }
 
     /// The OCI runtime of this build, with a directory for one command.
-    pub(super) fn runtime(&self, held: &mut Held) -> Result<Option<sandbox::Runtime>, StepError> {
+    fn runtime(&self, held: &mut Held) -> Result<Option<sandbox::Runtime>, StepError> {
         let Some(program) = self.settings.oci_runtime.clone() else { return Ok(None) };
         let scratch = self.scratch_dir()?;
         let runtime = sandbox::Runtime { program, scratch: scratch.path().to_owned() };
@@ -197,7 +215,7 @@ impl Shared {
         Ok(Some(runtime))
     }
 
-    fn check_entitlements(&self, exec: &Exec) -> Result<(), StepError> {
+    pub(super) fn check_entitlements(&self, exec: &Exec) -> Result<(), StepError> {
         let refused = |what: &str, flag: &str| {
             Err(StepError::new(format!("{what} is not allowed: {flag}")).hint(format!("pass --allow {flag}")))
         };

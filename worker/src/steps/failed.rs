@@ -11,7 +11,7 @@ use bricklayer_solver::worker::StepError;
 use rustix::fs::OFlags;
 use tokio_util::sync::CancellationToken;
 
-use super::exec::{Held, Prepared, sandbox_error};
+use super::exec::{Held, sandbox_error};
 use crate::local_worker::Shared;
 use crate::overlay;
 use crate::sandbox::{self, Exit, Stdio};
@@ -63,18 +63,8 @@ impl FailedRun<'_> {
         cancel: &CancellationToken,
     ) -> Result<Exit, StepError> {
         self.writable.restore()?;
-        let args = shell(&self.exec.args, &self.writable.view()?).ok_or_else(|| {
-            StepError::new("there is no shell in the files of the step")
-                .hint(format!("looked for {}", PLACES.join(", ")))
-        })?;
-        let prepared = Prepared {
-            upper: self.writable.upper()?,
-            user: self.writable.user(&self.exec.user)?,
-            mounts: self.shared.mounts(self.exec, self.inputs, self.held)?,
-            env: self.shared.environment(self.exec)?,
-            runtime: self.shared.runtime(self.held)?,
-            root: self.writable.take()?,
-        };
+        let args = shell(&self.exec.args, &self.writable.view()?)?;
+        let prepared = self.shared.prepare(self.exec, self.inputs, self.writable, self.held)?;
         let mut command = prepared.command(self.exec);
         command.args = args;
         command.stdio = stdio;
@@ -82,8 +72,20 @@ impl FailedRun<'_> {
     }
 }
 
+/// A shell to talk to.
+///
+/// # Errors
+///
+/// There is none, and where it was looked for.
+pub(super) fn shell(args: &[String], root: &Root) -> Result<Vec<String>, StepError> {
+    find_shell(args, root).ok_or_else(|| {
+        StepError::new("there is no shell in the files of the step")
+            .hint(format!("looked for {}", PLACES.join(", ")))
+    })
+}
+
 /// The instruction's own shell, as far as it goes before `-c`; else one that lies where shells do.
-fn shell(args: &[String], root: &Root) -> Option<Vec<String>> {
+fn find_shell(args: &[String], root: &Root) -> Option<Vec<String>> {
     let is_there = |path: &str| overlay::open_in(root.as_fd(), path.as_ref(), OFlags::PATH).is_ok();
     let own: Vec<String> = args.iter().take_while(|arg| *arg != "-c").cloned().collect();
     if let Some(program) = own.first().filter(|_| own.len() < args.len()) {
@@ -105,7 +107,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("bin")).expect("make a directory");
         let choose = |args: &[&str]| {
             let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-            shell(&args, &Root::open(folder.path()).expect("open")).map(|args| args.join(" "))
+            find_shell(&args, &Root::open(folder.path()).expect("open")).map(|args| args.join(" "))
         };
         assert_eq!(choose(&["/bin/sh", "-c", "make"]), None);
         for name in ["sh", "bash", "python3"] {

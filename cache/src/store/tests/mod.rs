@@ -1,6 +1,7 @@
 //! What the store promises, over all its parts.
 
 mod builds;
+mod failures;
 mod faults;
 mod images;
 mod processes;

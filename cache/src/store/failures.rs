@@ -1,0 +1,135 @@
+//! What failed steps left: each a layer that nothing stands on, and with it what whoever ran the step needs to look into it.
+//!
+//! Keeping it costs a rename and two rows in one transaction: nothing is read, so the layer's content digest is one that no
+//! other layer has. No record leads to the layer and no lease holds it, so any pruning may take it, and takes it before
+//! anything else. Only the newest few are kept ([`KEPT`]).
+
+use std::collections::HashMap;
+
+use bricklayer_solver::Digest;
+use bricklayer_solver::record::{Layer, LayerId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::db::Fail;
+use super::error::StoreError;
+use super::layers::LayerDraft;
+use super::lease::{remove_all, unique};
+use super::records::layer_row;
+use super::{State, Store};
+
+/// How many are kept.
+pub const KEPT: i64 = 5;
+
+/// A description that is read, in bytes, at the most.
+const LARGEST_DESCRIPTION: i64 = 4 << 20;
+
+/// What a failed step left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFailure {
+    /// What it changed: the layer above those that it stood on.
+    pub layer: Layer,
+    /// What was given to [`LayerDraft::keep`].
+    pub description: Vec<u8>,
+    /// When it failed, in milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+impl LayerDraft {
+    /// Keeps the tree as what step `step` of the build `build` left when it failed.
+    ///
+    /// # Errors
+    ///
+    /// The database or the disk does not take it; nothing is kept then.
+    pub fn keep(self, build: &str, step: u64, description: &[u8]) -> Result<(), StoreError> {
+        let content =
+            Digest::of(format!("left by a failed step\0{}\0{}", std::process::id(), unique()).as_bytes());
+        self.enter(content, false, |tx, layer, now| {
+            tx.prepare_cached(
+                "INSERT INTO failures (layer, build, step, description, created_ms) VALUES (?, ?, ?, ?, ?)",
+            )?
+            .execute(params![layer.0, build, step.cast_signed(), description, now])?;
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// What a step of a build left when it failed, if that is still there. The lease holds its layer.
+    pub fn failure(&self, build: &str, step: u64) -> Result<Option<KeptFailure>, StoreError> {
+        self.inner.shared(|state| {
+            let found = state.db.read("look up what a step left", |tx| {
+                let row = tx
+                    .prepare_cached(
+                        "SELECT layer, description, created_ms FROM failures
+                         WHERE build = ? AND step = ? AND length(description) <= ?",
+                    )?
+                    .query_one(params![build, step.cast_signed(), LARGEST_DESCRIPTION], |row| {
+                        Ok((LayerId(row.get(0)?), row.get(1)?, row.get(2)?))
+                    })
+                    .optional()?;
+                let Some((id, description, created_ms)) = row else { return Ok(None) };
+                let Some(found) = layer_row(tx, &self.inner.layout, id)?.filter(|row| row.tree) else {
+                    return Ok(None);
+                };
+                let layer = Layer { id, content: found.content };
+                Ok(Some((KeptFailure { layer, description, created_ms }, found.used_ms)))
+            })?;
+            Ok(found.map(|(failure, used_ms)| {
+                state.lease.hold_layer(failure.layer.id, used_ms);
+                failure
+            }))
+        })
+    }
+
+    /// Is what a step of a build left when it failed kept?
+    pub fn keeps_failure(&self, build: &str, step: u64) -> Result<bool, StoreError> {
+        self.inner.state().db.read("look up what a step left", |tx| {
+            Ok(tx
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM failures WHERE build = ? AND step = ?)")?
+                .query_one(params![build, step.cast_signed()], |row| row.get(0))?)
+        })
+    }
+
+    /// Removes what failed steps left, but for the newest few and what a process looks into. To be called when a build
+    /// has failed.
+    pub fn trim_failures(&self) -> Result<(), StoreError> {
+        let many = self.inner.state().db.read("count what failed steps left", |tx| {
+            Ok(tx.query_one("SELECT COUNT(*) > ? FROM failures", [KEPT], |row| row.get::<_, bool>(0))?)
+        })?;
+        if !many {
+            return Ok(());
+        }
+        let layout = &self.inner.layout;
+        let trash = {
+            let mut state = self.inner.state();
+            let State { db, lease, gate } = &mut *state;
+            gate.exclusive(|| {
+                let held = lease.all_held(layout)?;
+                let going = db.write("remove what failed steps left", |tx| {
+                    let mut going: Vec<i64> = tx
+                        .prepare_cached("SELECT layer FROM failures ORDER BY layer DESC LIMIT -1 OFFSET ?")?
+                        .query_map([KEPT], |row| row.get(0))?
+                        .collect::<Result<_, _>>()?;
+                    going.retain(|layer| !held.layers.contains(layer));
+                    for layer in &going {
+                        tx.prepare_cached("DELETE FROM failures WHERE layer = ?")?.execute([layer])?;
+                        tx.prepare_cached("DELETE FROM layer_blobs WHERE layer = ?")?.execute([layer])?;
+                        tx.prepare_cached("DELETE FROM layers WHERE id = ?")?.execute([layer])?;
+                    }
+                    Ok(going)
+                })?;
+                Ok(going.into_iter().map(|layer| lease.discard(&layout.layer(LayerId(layer)))).collect())
+            })?
+        };
+        remove_all(trash);
+        Ok(())
+    }
+}
+
+/// The layers that failed steps left, with the build and the number of the step.
+pub(super) fn of_layers(tx: &Connection) -> Result<HashMap<i64, (String, i64)>, Fail> {
+    let mut statement = tx.prepare_cached("SELECT layer, build, step FROM failures")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
