@@ -70,14 +70,18 @@ pub struct DebugSession {
     _ssh: Vec<SshAgent>,
 }
 
+/// Why the value of a variable is not known.
+const MAYBE_SECRET: &str = "a value that may be a secret is not kept";
+const CLIPPED: &str = "not all of its value is kept";
+
 /// What is opened.
 struct Scene {
     exec: Exec,
     inputs: Vec<Output>,
     /// What the step left when it failed.
     left: Option<Layer>,
-    /// Variables whose values are not known.
-    withheld: Vec<String>,
+    /// Variables whose values are not known, each with the reason.
+    withheld: Vec<(String, &'static str)>,
     images: Vec<ImageSource>,
 }
 
@@ -113,7 +117,11 @@ impl Builder {
             .reopen(&scene.exec, &scene.inputs, scene.left, &request.command, &task, &cancel)
             .await
             .map_err(|error| match error {
-                StepError::Lost { message } => gone(&step, &message),
+                StepError::Lost { message } => {
+                    let what =
+                        format!("the files that {} stood on are not in the store any more", called(&step));
+                    advise(&step, Error::because(what, message))
+                }
                 error => step_failed(error),
             })?;
         differences.extend_from_slice(reopened.differences());
@@ -170,7 +178,7 @@ impl Builder {
         let Some(kept) = kept else {
             return Err(match (task.op.as_deref(), task.exit_code) {
                 (None | Some("run"), Some(_)) => {
-                    gone(task, &format!("what {} left is not kept any more", called(task)))
+                    advise(task, Error::new(format!("what {} left is not kept any more", called(task))))
                 }
                 (None | Some("run"), None) => {
                     Error::new(format!("{} failed before its command ran, and left nothing", called(task)))
@@ -188,7 +196,7 @@ impl Builder {
             inputs: step.inputs(),
             exec: step.exec,
             left: Some(kept.layer),
-            withheld: step.withheld,
+            withheld: step.withheld.into_iter().map(|name| (name, MAYBE_SECRET)).collect(),
             images: step.images,
         })
     }
@@ -215,9 +223,9 @@ impl Builder {
             .find(&[key])
             .map_err(|e| Error::because(format!("cannot look up the result of {}", called(task)), e))?;
         let Some(made) = found.into_iter().next().flatten() else {
-            return Err(gone(
+            return Err(advise(
                 task,
-                &format!("the files that {} made are not in the store any more", called(task)),
+                Error::new(format!("the files that {} made are not in the store any more", called(task))),
             ));
         };
         let (exec, withheld) = exec_of(KeyParts::decode(&made.parts).filter(|parts| parts.kind == "run"));
@@ -231,10 +239,10 @@ impl Scene {
     fn apply(&mut self, request: &DebugRequest, differences: &mut Vec<Difference>) {
         let exec = &mut self.exec;
         change_variables(&mut exec.env, &request.env);
-        for name in &self.withheld {
+        for (name, why) in &self.withheld {
             if !request.env.iter().any(|(given, _)| given == name) {
                 differences.push(Difference {
-                    text: format!("{name} is not set: a value that may be a secret is not kept"),
+                    text: format!("{name} is not set: {why}"),
                     hint: Some(format!("-e {name}=VALUE")),
                 });
             }
@@ -319,7 +327,7 @@ fn settings(request: &DebugRequest, images: Vec<ImageSource>) -> WorkerSettings 
 
 /// A command on input 0, with the variables, the directory and the user that a record's parts have, and the names of
 /// variables that are not whole in them.
-fn exec_of(parts: Option<KeyParts>) -> (Exec, Vec<String>) {
+fn exec_of(parts: Option<KeyParts>) -> (Exec, Vec<(String, &'static str)>) {
     let mut exec = Exec {
         root: Some(0),
         args: Vec::new(),
@@ -341,11 +349,12 @@ fn exec_of(parts: Option<KeyParts>) -> (Exec, Vec<String>) {
     };
     let mut withheld = Vec::new();
     for (field, value) in parts.into_iter().flat_map(|parts| parts.fields) {
+        let why = if value.text.is_some() { CLIPPED } else { MAYBE_SECRET };
         let whole = value.text.filter(|_| value.digest.is_none());
         let variable = field.strip_prefix("env ").or_else(|| field.strip_prefix("build-arg "));
         match (variable, field.as_str(), whole) {
             (Some(name), _, Some(value)) => exec.env.push(format!("{name}={value}")),
-            (Some(name), _, None) => withheld.push(name.to_owned()),
+            (Some(name), _, None) => withheld.push((name.to_owned(), why)),
             (None, "working directory", Some(directory)) => exec.cwd = directory,
             (None, "user", Some(user)) => exec.user = user,
             (None, "network", Some(network)) if network == "none" => exec.network = Network::None,
@@ -386,15 +395,14 @@ fn not_run(record: &BuildRecord, task: &TaskRecord, how: &str) -> Error {
     }
 }
 
-/// Files that are not there any more.
-fn gone(task: &TaskRecord, what: &str) -> Error {
-    let error = Error::new(what);
-    match task.state {
-        TaskState::Failed => error.with_hint(format!(
+/// Says how what is not there any more can be had again.
+fn advise(task: &TaskRecord, gone: Error) -> Error {
+    gone.with_hint(match task.state {
+        TaskState::Failed => format!(
             "what the newest {KEPT_FAILURES} RUNs that failed left is kept, until it is pruned: build again"
-        )),
-        _ => error.with_hint(format!("build again, and then: bricklayer debug latest {}", task.number)),
-    }
+        ),
+        _ => format!("build again, and then: bricklayer debug latest {}", task.number),
+    })
 }
 
 /// Says which steps can be looked into instead: those that it needs.
@@ -411,4 +419,43 @@ fn stood_on(record: &BuildRecord, task: &TaskRecord, error: Error) -> Error {
         return error;
     }
     error.with_hint(format!("what it stood on: {}", needed.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(fields: &str) -> Option<KeyParts> {
+        let text = format!(r#"{{"v":1,"kind":"run","instruction":"RUN x","fields":[{fields}],"inputs":[]}}"#);
+        KeyParts::decode(text.as_bytes())
+    }
+
+    #[test]
+    fn a_step_that_went_well_has_what_its_record_says_of_it() {
+        let (exec, withheld) = exec_of(parts(
+            r#"["command",{"t":"/bin/sh -c make"}], ["env A",{"t":"b"}], ["build-arg V",{"t":"1 = 2"}],
+               ["env TOKEN",{"d":"12"}], ["env LONG",{"t":"abc…","d":"34"}], ["env EMPTY",{"t":""}],
+               ["working directory",{"t":"/work"}], ["user",{"t":"app:1"}], ["network",{"t":"none"}],
+               ["security",{"t":"insecure"}], ["cgroup parent",{"t":"x"}]"#,
+        ));
+        assert_eq!(exec.env, ["A=b", "V=1 = 2", "EMPTY="]);
+        assert_eq!((exec.cwd.as_str(), exec.user.as_str(), exec.network), ("/work", "app:1", Network::None));
+        assert_eq!(withheld, [("TOKEN".to_owned(), MAYBE_SECRET), ("LONG".to_owned(), CLIPPED)]);
+        // more than a RUN has by itself is not taken from a record
+        assert_eq!((exec.security, exec.cgroup_parent), (Security::Sandbox, None));
+        let (host, _) = exec_of(parts(r#"["network",{"t":"host"}], ["user",{"t":"a…","d":"1"}]"#));
+        assert_eq!((host.network, host.user.as_str()), (Network::Default, ""));
+        let (none, withheld) = exec_of(None);
+        assert_eq!((none.env.len(), none.cwd.as_str(), withheld.len()), (0, "/", 0));
+    }
+
+    #[test]
+    fn a_session_can_be_moved_between_threads() {
+        fn moved<T: Send>(_: impl FnOnce(Builder) -> T) {}
+        moved(|builder: Builder| async move {
+            let (reporter, cancel) = (Reporter::silent(), CancellationToken::new());
+            let session = builder.debug(DebugRequest::default(), reporter, cancel.clone()).await?;
+            session.run(Stdio::default(), |_, _| {}, cancel).await
+        });
+    }
 }

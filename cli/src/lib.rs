@@ -2,7 +2,7 @@
 //!
 //! It prints nothing, reads no environment, and needs no daemon. A [`Builder`] opens a store; [`Builder::build`] takes a
 //! [`BuildRequest`]; a [`Reporter`](event::Reporter) hears what happens. Every build leaves a [`BuildRecord`] and its logs
-//! in the store: [`Builder::builds`].
+//! in the store: [`Builder::builds`]; what its failed RUNs left is opened with [`Builder::debug`].
 
 mod build;
 mod debug;

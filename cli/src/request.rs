@@ -64,7 +64,8 @@ pub struct BuildRequest {
     pub limits: Limits,
     /// An OCI runtime (an absolute path) that RUNs run under; `None`: our own sandbox.
     pub oci_runtime: Option<PathBuf>,
-    /// What is done when a RUN has failed, before its files go; other steps go on meanwhile.
+    /// What is done when a RUN has failed, before its files are put away (see [`Builder::debug`](crate::Builder::debug)); other
+    /// steps go on meanwhile.
     pub on_failure: Option<OnFailure>,
     /// SOURCE_DATE_EPOCH, in seconds since 1970: nothing in the image is newer.
     pub source_date_epoch: Option<i64>,

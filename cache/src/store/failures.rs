@@ -17,7 +17,7 @@ use super::lease::{remove_all, unique};
 use super::records::layer_row;
 use super::{State, Store};
 
-/// How many are kept.
+/// Of how many failed steps is kept what they left: the newest.
 pub const KEPT: i64 = 5;
 
 /// A description that is read, in bytes, at the most.

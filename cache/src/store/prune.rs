@@ -329,6 +329,12 @@ fn units(tx: &Connection, layout: &Layout, held: &Held, measured: &Measured) -> 
     let origins = origin_needs(tx, layout)?;
     let cached = cached_layers(tx)?;
     let failures = super::failures::of_layers(tx)?;
+    let live: HashSet<&str> = measured
+        .builds
+        .iter()
+        .filter(|(build, _)| build.is_live())
+        .map(|(build, _)| build.id.as_str())
+        .collect();
     let mut blobs: HashMap<Digest, (u64, i64, i64)> = tx
         .prepare_cached("SELECT digest, size, created_ms, used_ms FROM blobs")?
         .query_map([], |row| {
@@ -368,9 +374,13 @@ fn units(tx: &Connection, layout: &Layout, held: &Held, measured: &Measured) -> 
             .collect();
         let size = tree.unwrap_or(0) + blobs.iter().map(|(_, size)| size).sum::<u64>();
         // With the tree gone and the image's blob kept there is nothing more to take.
-        let in_use = held.layers.contains(&id) || keep_row && tree.is_none() && blobs.is_empty();
+        let mut in_use = held.layers.contains(&id) || keep_row && tree.is_none() && blobs.is_empty();
         let (kind, name) = match failures.get(&id) {
-            Some((build, step)) => (UsageKind::Failure, format!("{build} {step}")),
+            Some((build, step)) => {
+                // Whoever makes room while the build goes on leaves it what it is about to point people to.
+                in_use |= live.contains(build.as_str());
+                (UsageKind::Failure, format!("{build} {step}"))
+            }
             None => (UsageKind::Layer, id.to_string()),
         };
         let entry = UsageEntry {
@@ -419,7 +429,7 @@ fn units(tx: &Connection, layout: &Layout, held: &Held, measured: &Measured) -> 
             size: *size,
             created_ms: build.started_ms,
             used_ms: build.started_ms,
-            in_use: build.is_live(),
+            in_use: live.contains(build.id.as_str()),
             cached: true,
         };
         units.push(Unit {

@@ -1,6 +1,7 @@
 //! Steps of builds that are over, looked into.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use crate::person::Person;
@@ -210,6 +211,32 @@ fn what_was_pruned_is_gone_and_says_so() {
 }
 
 #[test]
+fn what_is_open_stays_and_several_look_at_once() {
+    let bench = Bench::new();
+    failed(&bench, DOCKERFILE);
+    let open = || {
+        let script = "echo $$ > file && echo open && read go && cat file /before";
+        let mut command = bench.command(&["debug", "--", "sh", "-c", script]);
+        command.stdin(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let mut sessions = [open(), open()];
+    for session in &mut sessions {
+        let mut line = [0; 5];
+        session.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"open\n");
+    }
+    let pruned = bench.run(&["prune", "--all"]).fine().text;
+    assert!(!pruned.contains("failure"), "{pruned}");
+    for mut session in sessions {
+        session.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        let printed = Printed::from(session.wait_with_output().unwrap()).fine();
+        assert_eq!(printed.stdout, "1\nbefore\n");
+    }
+    assert!(bench.run(&["prune"]).fine().text.contains("failure"));
+    nothing_is_left(&bench);
+}
+
+#[test]
 fn only_the_newest_few_are_kept() {
     let bench = Bench::new();
     let ids: Vec<String> =
@@ -331,7 +358,7 @@ fn a_hostile_description_does_not_get_out() {
     an input that is not there: 125 error: the step has no input 17
     a local directory as root: 125 error: the local directory `/` can't be a root filesystem
     a local directory by its path: 1 opened
-    a layer that is not there: 125 error: layer -7 is not in the store
+    a layer that is not there: 125 error: the files that #9 [stage-1 5/6] RUN --mount=type=cache,target=/cache,uid=1000 --mount=type=secret,… stood on are not in the store any more
     a cache by a path: 1 opened
     the host's network: 125 error: the host's network is not allowed: network.host
     an open sandbox: 125 error: an insecure RUN is not allowed: security.insecure

@@ -17,7 +17,7 @@ use crate::overlay;
 use crate::sandbox::{self, Exit, Stdio};
 use crate::writable::WritableRoot;
 
-/// What is done when a RUN has failed, before its files go. Called on a thread that may block; the step's failure is told
+/// What is done when a RUN has failed, before its files are put away. Called on a thread that may block; the step's failure is told
 /// when it returns.
 #[derive(Clone)]
 pub struct OnFailure(pub Arc<dyn Fn(FailedRun<'_>) + Send + Sync>);

@@ -69,7 +69,10 @@ impl LocalWorker {
         };
         match open(Lost::IsAnError).await {
             Err(StepError::Lost { .. }) => {
-                self.restore_images().await?;
+                tokio::select! {
+                    restored = self.restore_images() => restored?,
+                    () = cancel.cancelled() => return Err(StepError::Cancelled),
+                };
                 open(Lost::IsLeftOut).await
             }
             result => result,

@@ -87,6 +87,21 @@ fn pruning_takes_it_first_and_counts_it() {
 }
 
 #[test]
+fn it_stays_while_its_build_goes_on() {
+    let (_dir, store) = store();
+    let build = store.start_build().unwrap();
+    let id = build.directory.id.clone();
+    fail(&store, &id, 3, "x");
+    let all = PruneOptions { all: true, ..PruneOptions::default() };
+    assert_eq!(store.prune(&all).unwrap().removed, []);
+    store.make_room(1).unwrap();
+    assert_eq!(left(&store), [format!("{id} 3")]);
+    drop(build);
+    let removed = store.prune(&PruneOptions::default()).unwrap().removed;
+    assert_eq!(removed.iter().map(|entry| entry.kind).collect::<Vec<_>>(), [UsageKind::Failure]);
+}
+
+#[test]
 fn what_is_damaged_is_not_there() {
     let (_dir, store) = store();
     fail(&store, "aaaaaaaa", 3, "x");
