@@ -10,4 +10,5 @@ mod older;
 mod processes;
 mod runtime;
 mod stdio;
+mod swaps;
 mod syscalls;
