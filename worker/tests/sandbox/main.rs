@@ -1,4 +1,4 @@
-//! Commands in real sandboxes, on a root filesystem made of busybox. Needs root, and Debian's busybox-static.
+//! Commands in real sandboxes, on a root filesystem made of busybox. Needs root, and Debian's busybox-static and uidmap.
 
 mod environment;
 mod escape;
@@ -8,6 +8,7 @@ mod mounts;
 mod network;
 mod older;
 mod processes;
+mod rootless;
 mod runtime;
 mod stdio;
 mod swaps;

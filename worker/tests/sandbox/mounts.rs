@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use bricklayer_cache::layer::xattr::opaque_mark;
+use bricklayer_cache::root::ids::in_user_namespace;
 use bricklayer_worker::overlay::{self, Way};
 use bricklayer_worker::sandbox::{Attached, AttachedMount, Tmpfs};
 
@@ -306,7 +308,7 @@ fn deep_stacks_are_changed_like_flat_ones() {
         fs::create_dir(layers[at].join("dir")).expect("make a directory");
         fs::write(layers[at].join("dir").join(name), name).expect("write");
     }
-    let opaque = "trusted.overlay.opaque";
+    let opaque = opaque_mark(in_user_namespace());
     rustix::fs::setxattr(layers[590].join("dir"), opaque, b"y", rustix::fs::XattrFlags::empty())
         .expect("set");
 
