@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use crate::person::Person;
-use crate::support::{Bench, Printed, wait_for};
+use crate::support::{Bench, Printed, RegistryServer, wait_for};
 
 const DOCKERFILE: &str = "FROM base AS other\nRUN echo from other > /o\nFROM base\nENV A=b\nARG V=1\nARG NPM_TOKEN\n\
     WORKDIR /work\nRUN chown 1000 /work && echo before > /before\nCOPY Dockerfile /copied\nUSER app\n\
@@ -82,18 +82,20 @@ fn a_failed_run_is_opened_as_it_left_its_files_and_with_all_that_it_had() {
 fn a_shell_reads_what_is_typed_or_what_comes_in() {
     let bench = Bench::new();
     let (id, _) = failed(&bench, DOCKERFILE);
-    let mut person = Person::start(&bench.command(&["debug"]));
-    person.sees(&format!("build {id} #"));
-    person.sees("what it left when it failed (exit code: 3); what is changed here is thrown away\r\n");
-    person.types("cat file; stty size; tty; echo x > file\n");
-    person.sees("left\r\n50 132\r\n/dev/pts/0\r\n");
-    assert!(person.is_raw());
-    person.resizes(40, 100);
-    person.types("sleep 0.2; stty size\n");
-    person.sees("40 100\r\n");
-    person.types("exit 7\n");
-    assert_eq!(person.end().code(), Some(7), "{}", person.screen());
-    assert!(!person.is_raw());
+    for more in [&[][..], &["--oci-runtime", "runc"]] {
+        let mut person = Person::start(&bench.command(&[&["debug"], more].concat()));
+        person.sees(&format!("build {id} #"));
+        person.sees("what it left when it failed (exit code: 3); what is changed here is thrown away\r\n");
+        person.types("cat file; stty size; tty; echo x > file\n");
+        person.sees("left\r\n50 132\r\n/dev/pts/0\r\n");
+        assert!(person.is_raw());
+        person.resizes(40, 100);
+        person.types("sleep 0.2; stty size\n");
+        person.sees("40 100\r\n");
+        person.types("exit 7\n");
+        assert_eq!(person.end().code(), Some(7), "{}", person.screen());
+        assert!(!person.is_raw());
+    }
 
     let mut command = bench.command(&["debug"]);
     command.stdin(fs::File::open(script(&bench, "cat file; tty; exit 6\n")).unwrap());
@@ -237,6 +239,39 @@ fn what_is_open_stays_and_several_look_at_once() {
 }
 
 #[test]
+fn a_base_that_was_lost_is_pulled_again_and_a_stage_is_left_out() {
+    let origin = Bench::new();
+    let registry = RegistryServer::start(&origin);
+    let name = format!("{}/base:1", registry.address);
+    origin.run(&["tag", "base", &name]).fine();
+    origin.run(&["push", &name]).fine();
+
+    let bench = Bench::empty();
+    let dockerfile = format!(
+        "FROM {name} AS other\nRUN echo other > /o\nFROM {name}\nRUN --mount=from=other,target=/b echo left > /left && cat /b/o && exit 3\n"
+    );
+    let (id, _) = failed(&bench, &dockerfile);
+    assert_eq!(inside(&bench, &[], "cat /left /b/o"), "left\nother\n");
+    // everything but what the step left goes: first the stage, then the base with its blobs
+    let of = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+    let left = database(&bench).query_row("SELECT layer FROM failures", [], of).unwrap().to_string();
+    for layer in fs::read_dir(bench.store().join("layers")).unwrap().flatten() {
+        if layer.file_name().to_str() != Some(&left) {
+            fs::remove_dir_all(layer.path()).unwrap();
+        }
+    }
+    for blob in fs::read_dir(bench.store().join("oci/blobs/sha256")).unwrap().flatten() {
+        if blob.metadata().unwrap().len() > 10_000 {
+            fs::remove_file(blob.path()).unwrap();
+        }
+    }
+    let opened = bench.run(&["debug", &id, "--", "sh", "-c", "cat /left && ls /b"]);
+    assert_eq!((opened.code, opened.stdout.as_str()), (Some(1), "left\n"), "{}", opened.text);
+    let said = "not as in the build: /b is not mounted: its files are not in the store any more\n";
+    assert!(opened.text.starts_with(said), "{}", opened.text);
+}
+
+#[test]
 fn only_the_newest_few_are_kept() {
     let bench = Bench::new();
     let ids: Vec<String> =
@@ -286,6 +321,20 @@ fn description(bench: &Bench) -> serde_json::Value {
     let of = |row: &rusqlite::Row<'_>| row.get::<_, Vec<u8>>(0);
     let bytes = database(bench).query_row("SELECT description FROM failures", [], of).unwrap();
     serde_json::from_slice(&bytes).unwrap()
+}
+
+#[test]
+fn that_it_cannot_be_kept_is_said_and_the_build_fails_as_it_would_have() {
+    let bench = Bench::new();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON failures BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    database(&bench).execute_batch(full).unwrap();
+    let (_, printed) = failed(&bench, "FROM base\nRUN echo x > /x && exit 3\n");
+    let said = "warning: what it left is not kept for `bricklayer debug`: what the step left can't be kept: ";
+    assert!(printed.text.contains(said) && printed.text.contains("no room"), "{}", printed.text);
+    assert!(printed.text.contains("did not complete successfully: exit code: 3"), "{}", printed.text);
+    assert!(!printed.text.contains("look into it"), "{}", printed.text);
+    assert_eq!(fs::read_dir(bench.store().join("layers")).unwrap().count(), 1, "the base image's");
+    nothing_is_left(&bench);
 }
 
 #[test]
