@@ -2,7 +2,8 @@
 //!
 //! Keeping it costs a rename and two rows in one transaction: nothing is read, so the layer's content digest is one that no
 //! other layer has. No record leads to the layer and no lease holds it, so any pruning may take it, and takes it before
-//! anything else. Only the newest few are kept ([`KEPT`]).
+//! anything else. Only the newest few are kept ([`KEPT`],
+//! [`KEPT_BYTES`]).
 
 use std::collections::HashMap;
 
@@ -18,7 +19,10 @@ use super::records::layer_row;
 use super::{State, Store};
 
 /// Of how many failed steps is kept what they left: the newest.
-pub const KEPT: i64 = 5;
+pub const KEPT: usize = 5;
+
+/// How many bytes of it are kept. The newest stays, however large.
+const KEPT_BYTES: u64 = 4 << 30;
 
 /// A description that is read, in bytes, at the most.
 const LARGEST_DESCRIPTION: i64 = 4 << 20;
@@ -91,15 +95,27 @@ impl Store {
         })
     }
 
-    /// Removes what failed steps left, but for the newest few and what a process looks into. To be called when a build
-    /// has failed.
+    /// Removes what failed steps left, but for the newest few, as far as they are not too large, and what a process looks
+    /// into. To be called when a build has failed.
     pub fn trim_failures(&self) -> Result<(), StoreError> {
-        let many = self.inner.state().db.read("count what failed steps left", |tx| {
-            Ok(tx.query_one("SELECT COUNT(*) > ? FROM failures", [KEPT], |row| row.get::<_, bool>(0))?)
+        self.trim_failures_to(KEPT, KEPT_BYTES)
+    }
+
+    pub(super) fn trim_failures_to(&self, kept: usize, bytes: u64) -> Result<(), StoreError> {
+        let layers = self.inner.state().db.read("look for what failed steps left", |tx| {
+            let mut statement =
+                tx.prepare_cached("SELECT layer, tree_size FROM failures JOIN layers ON id = layer")?;
+            let rows =
+                statement.query_map([], |row| Ok((LayerId(row.get(0)?), row.get::<_, Option<i64>>(1)?)))?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
         })?;
-        if !many {
+        // the newest stays, however large
+        if layers.len() <= 1 {
             return Ok(());
         }
+        self.measure_trees(
+            layers.iter().filter(|(_, size)| size.is_none()).map(|(layer, _)| *layer).collect(),
+        )?;
         let layout = &self.inner.layout;
         let trash = {
             let mut state = self.inner.state();
@@ -107,10 +123,7 @@ impl Store {
             gate.exclusive(|| {
                 let held = lease.all_held(layout)?;
                 let going = db.write("remove what failed steps left", |tx| {
-                    let mut going: Vec<i64> = tx
-                        .prepare_cached("SELECT layer FROM failures ORDER BY layer DESC LIMIT -1 OFFSET ?")?
-                        .query_map([KEPT], |row| row.get(0))?
-                        .collect::<Result<_, _>>()?;
+                    let mut going = surplus(tx, kept, bytes)?;
                     going.retain(|layer| !held.layers.contains(layer));
                     for layer in &going {
                         tx.prepare_cached("DELETE FROM failures WHERE layer = ?")?.execute([layer])?;
@@ -125,6 +138,25 @@ impl Store {
         remove_all(trash);
         Ok(())
     }
+}
+
+/// The layers that are one too many, or too large together with the newer ones.
+fn surplus(tx: &Connection, kept: usize, bytes: u64) -> Result<Vec<i64>, Fail> {
+    let mut statement = tx.prepare_cached(
+        "SELECT layer, tree_size FROM failures LEFT JOIN layers ON id = layer ORDER BY layer DESC",
+    )?;
+    let mut rows = statement.query([])?;
+    let (mut number, mut left, mut surplus) = (0, bytes, Vec::new());
+    while let Some(row) = rows.next()? {
+        let size = row.get::<_, Option<i64>>(1)?.unwrap_or(0).cast_unsigned();
+        let fits = number == 0 || size <= left;
+        left = if fits { left.saturating_sub(size) } else { 0 };
+        if number >= kept || !fits {
+            surplus.push(row.get(0)?);
+        }
+        number += 1;
+    }
+    Ok(surplus)
 }
 
 /// The layers that failed steps left, with the build and the number of the step.

@@ -295,7 +295,7 @@ impl Store {
         Ok(Measured { mounts: mounts.collect(), builds: builds.collect() })
     }
 
-    fn measure_trees(&self, layers: Vec<LayerId>) -> Result<(), StoreError> {
+    pub(super) fn measure_trees(&self, layers: Vec<LayerId>) -> Result<(), StoreError> {
         if layers.is_empty() {
             return Ok(());
         }

@@ -11,7 +11,9 @@ fn fail(store: &Store, build: &str, step: u64, text: &str) {
 fn left(store: &Store) -> Vec<String> {
     let usage = store.usage().unwrap();
     let failures = usage.entries.iter().filter(|entry| entry.kind == UsageKind::Failure);
-    failures.map(|entry| entry.id.clone()).collect()
+    let mut ids: Vec<String> = failures.map(|entry| entry.id.clone()).collect();
+    ids.sort();
+    ids
 }
 
 #[test]
@@ -53,6 +55,24 @@ fn only_the_newest_are_kept_and_what_is_looked_into() {
     store.trim_failures().unwrap();
     assert_eq!(left(&store), [3, 4, 5, 6, 7].map(|step| format!("aaaaaaaa {step}")));
     assert_eq!(fs::read_dir(store.inner.layout.layers()).unwrap().count(), 5);
+    assert_eq!(ingest(store.path()), [""; 0]);
+}
+
+#[test]
+fn large_ones_go_when_they_are_too_many_but_never_the_newest() {
+    let (_dir, store) = store();
+    for step in 0..4 {
+        fail(&store, "aaaaaaaa", step, &"x".repeat(100_000));
+    }
+    let steps = |steps: &[u64]| steps.iter().map(|step| format!("aaaaaaaa {step}")).collect::<Vec<_>>();
+    store.trim_failures_to(5, 1 << 30).unwrap();
+    assert_eq!(left(&store).len(), 4);
+    store.trim_failures_to(5, 250_000).unwrap();
+    assert_eq!(left(&store), steps(&[2, 3]));
+    store.trim_failures_to(5, 1).unwrap();
+    assert_eq!(left(&store), steps(&[3]));
+    store.trim_failures_to(5, 1).unwrap();
+    assert_eq!(left(&store), steps(&[3]));
     assert_eq!(ingest(store.path()), [""; 0]);
 }
 
