@@ -8,17 +8,27 @@
 //!
 //! The supervisor does nothing but wait: for pid 1 to end (it reports how, and ends), or for the life pipe to close
 //! because the builder let go of it or died, however it died; then it kills pid 1, and the kernel everything in pid 1's
-//! namespace. A byte that comes through the life pipe is the number of a signal for pid 1. Neither process ever allocates, locks, or runs code that could: both are copies of one thread of a program
-//! with many. All they need is prepared in a [`Plan`]; they make system calls and nothing else.
+//! namespace. A byte that comes through the life pipe is the number of a signal for pid 1.
+//!
+//! Both processes share the builder's memory, as after `vfork`: pid 1 until it executes its program, the supervisor until
+//! it ends. So neither ever allocates, locks, or runs code that could; each has a stack of its own. All they need is
+//! prepared in a [`Plan`]; they make system calls and nothing else.
+//!
+//! Changing users makes memory that cannot be dumped of it (`PR_SET_DUMPABLE`), and it stays so for the builder: otherwise
+//! the command's user, if there is such a one on the host, could trace pid 1 before it has left the builder's memory.
 
 mod child;
+mod machine;
 mod raw;
+mod stack;
 mod supervisor;
 
 use std::ffi::{CStr, CString, c_char};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
+
+use stack::Stack;
 
 /// Capabilities, one bit each, as in `/proc/self/status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +203,7 @@ impl Stage {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Message {
-    /// [`MESSAGE_FAILED`] or [`MESSAGE_ENDED`].
+    /// [`MESSAGE_FAILED`], [`MESSAGE_ENDED`] or [`MESSAGE_STARTED`].
     kind: u32,
     /// The stage, or `CLD_EXITED`, `CLD_KILLED`, `CLD_DUMPED`.
     what: u32,
@@ -206,6 +216,7 @@ struct Message {
 
 const MESSAGE_FAILED: u32 = 1;
 const MESSAGE_ENDED: u32 = 2;
+const MESSAGE_STARTED: u32 = 3;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,9 +256,27 @@ pub struct Child {
     status: OwnedFd,
     supervisor: OwnedFd,
     reaped: bool,
+    /// What pid 1 or the supervisor failed at, as far as it was read.
+    failed: Option<Message>,
+    /// What the supervisor runs on.
+    stack: Option<Stack>,
 }
 
 impl Child {
+    fn new(life: OwnedFd, status: OwnedFd, supervisor: OwnedFd, stack: Stack) -> Self {
+        Self { life: Some(life), status, supervisor, reaped: false, failed: None, stack: Some(stack) }
+    }
+
+    /// Returns when pid 1 uses nothing of our memory any more, nor the supervisor, but for its stack.
+    fn wait_until_started(&mut self) {
+        while let Some(message) = self.read() {
+            match message.kind {
+                MESSAGE_STARTED => break,
+                _ => self.failed = self.failed.or(Some(message)),
+            }
+        }
+    }
+
     /// Readable, or hung up, when the command has ended.
     pub fn status(&self) -> BorrowedFd<'_> {
         use std::os::fd::AsFd;
@@ -270,17 +299,10 @@ impl Child {
 
     /// Waits until the command has ended and none of its processes is left.
     pub fn wait(&mut self) -> Outcome {
-        let mut first_failure = None;
         let mut ended = None;
         while let Some(message) = self.read() {
             match message.kind {
-                MESSAGE_FAILED if first_failure.is_none() => {
-                    let stage = Stage::ALL.into_iter().find(|stage| *stage as u32 == message.what);
-                    first_failure = Some(Outcome::Failed {
-                        stage: stage.unwrap_or(Stage::Supervise),
-                        error: io::Error::from_raw_os_error(message.value),
-                    });
-                }
+                MESSAGE_FAILED => self.failed = self.failed.or(Some(message)),
                 MESSAGE_ENDED => {
                     let end = if message.what == libc::CLD_EXITED as u32 {
                         End::Exited(message.value)
@@ -293,7 +315,14 @@ impl Child {
             }
         }
         self.reap();
-        first_failure.or(ended).unwrap_or(Outcome::Lost)
+        if let Some(message) = &self.failed {
+            let stage = Stage::ALL.into_iter().find(|stage| *stage as u32 == message.what);
+            return Outcome::Failed {
+                stage: stage.unwrap_or(Stage::Supervise),
+                error: io::Error::from_raw_os_error(message.value),
+            };
+        }
+        ended.unwrap_or(Outcome::Lost)
     }
 
     fn read(&self) -> Option<Message> {
@@ -306,7 +335,10 @@ impl Child {
 
     fn reap(&mut self) {
         if !self.reaped {
-            raw::wait_for(self.supervisor.as_raw_fd());
+            if raw::wait_for(self.supervisor.as_raw_fd()).is_none() {
+                // Somebody else waited for it. It may not be off its stack yet: this memory is better never used again.
+                std::mem::forget(self.stack.take());
+            }
             self.reaped = true;
         }
     }
@@ -327,19 +359,13 @@ impl Drop for Child {
     }
 }
 
-/// Starts the command. Returns as soon as the supervisor runs; whether the program could be executed is known from
-/// [`Child::wait`].
+/// Starts the command. Returns when the program was executed or could not be; which of both [`Child::wait`] tells.
 ///
 /// No signal that the builder gets reaches the supervisor or the command, and neither shows up in a `wait` of the
 /// program that we are part of.
 pub fn spawn(plan: &Plan<'_>) -> io::Result<Child> {
-    use rustix::pipe::{PipeFlags, pipe_with};
-    let (life_end, life) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (status, status_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let group = plan.group.map(|group| group.as_raw_fd());
-    let pid_one = |status| child::run(plan, status);
-    let supervisor = supervisor::start(&pid_one, group, &life_end, &status_end)?;
-    Ok(Child { life: Some(life), status, supervisor, reaped: false })
+    supervisor::start(&|status| child::run(plan, status), group)
 }
 
 /// A program of the host that works for the builder, and must not outlive it.
@@ -358,10 +384,5 @@ pub struct Helper<'a> {
 /// Starts a program in a pid namespace of its own, and in the other namespaces of the calling thread. Like a command it
 /// ends when its [`Child`] is dropped, or when we end, however that happens.
 pub fn start_helper(helper: &Helper<'_>) -> io::Result<Child> {
-    use rustix::pipe::{PipeFlags, pipe_with};
-    let (life_end, life) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (status, status_end) = pipe_with(PipeFlags::CLOEXEC)?;
-    let pid_one = |status| child::run_helper(helper, status);
-    let supervisor = supervisor::start(&pid_one, None, &life_end, &status_end)?;
-    Ok(Child { life: Some(life), status, supervisor, reaped: false })
+    supervisor::start(&|status| child::run_helper(helper, status), None)
 }

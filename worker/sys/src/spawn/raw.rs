@@ -1,11 +1,13 @@
 //! System calls for processes that may do nothing else: no allocation, no lock, no panic.
 //!
-//! Errors are negative error numbers, as the kernel gives them.
+//! Errors are error numbers, as the kernel gives them.
 
 use std::ffi::CStr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use super::machine::{self, Entry};
+use super::stack::Stack;
 use super::{Capabilities, FilterInstruction};
 
 pub(super) type Result<T> = std::result::Result<T, i32>;
@@ -15,14 +17,9 @@ pub(super) type Result<T> = std::result::Result<T, i32>;
 /// # Safety
 /// What the arguments point to must be valid for what the call does with it.
 unsafe fn call(number: libc::c_long, args: [usize; 6]) -> Result<usize> {
-    let [a, b, c, d, e, f] = args;
-    // SAFETY: promised by the caller. `libc::syscall` only stores the error number, in memory of this thread.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
-    if result >= 0 {
-        return Ok(result as usize);
-    }
-    // SAFETY: the location is a variable of this thread.
-    Err(unsafe { *libc::__errno_location() })
+    // SAFETY: promised by the caller.
+    let result = unsafe { machine::system_call(number, args) };
+    if result >= 0 { Ok(result as usize) } else { Err(-result as i32) }
 }
 
 fn fd(fd: RawFd) -> usize {
@@ -38,8 +35,19 @@ fn retry<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// `clone3`; copies the process unless told otherwise. `Ok(None)` in the new process.
-pub(super) fn clone_process(flags: u64, exit_signal: i32, group: Option<RawFd>) -> Result<Option<OwnedFd>> {
+/// Starts a process at `entry`, on `stack`; it shares our memory until it executes a program or ends (see [`machine`]).
+///
+/// # Safety
+/// `entry` makes system calls and nothing else, and does not return. Until the process has executed a program or ended
+/// nobody else uses `stack`, and what `data` points to stays valid and is written by nobody.
+pub(super) unsafe fn start_process(
+    flags: u64,
+    exit_signal: i32,
+    group: Option<RawFd>,
+    stack: &Stack,
+    entry: Entry,
+    data: *const (),
+) -> Result<OwnedFd> {
     let mut pidfd: libc::c_int = -1;
     let mut flags = flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
     let mut cgroup = 0;
@@ -47,29 +55,26 @@ pub(super) fn clone_process(flags: u64, exit_signal: i32, group: Option<RawFd>) 
         flags |= CLONE_INTO_CGROUP;
         cgroup = group as u64;
     }
-    let args = libc::clone_args {
+    let mut args = libc::clone_args {
         flags,
         pidfd: (&raw mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
         exit_signal: exit_signal as u64,
-        stack: 0,
-        stack_size: 0,
+        stack: stack.lowest() as u64,
+        stack_size: stack.size() as u64,
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
         cgroup,
     };
-    // SAFETY: no CLONE_VM, CLONE_THREAD, CLONE_SETTLS: the new process is a copy with a stack of its own, as after fork.
-    // `args` and the place for the pidfd are valid for the call.
-    let pid = unsafe {
-        call(libc::SYS_clone3, [(&raw const args) as usize, size_of::<libc::clone_args>(), 0, 0, 0, 0])
-    }?;
-    if pid == 0 {
-        return Ok(None);
+    // SAFETY: the place for the pidfd is valid for the call; the rest is promised by the caller.
+    let pid = unsafe { machine::clone_process(&mut args, entry, data) };
+    if pid < 0 {
+        return Err(-pid as i32);
     }
     // SAFETY: the kernel has just opened this descriptor (close-on-exec) for us alone.
-    Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
 }
 
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
