@@ -20,12 +20,17 @@ use super::now_ms;
 
 const BUFFER: usize = 256 << 10;
 
-/// A blob that is being written: bytes go to `ingest/` and are hashed on the way. Dropped without
+/// A blob up to this size needs no file if the store turns out to have it already.
+pub(super) const SMALL: usize = 64 << 10;
+
+/// A blob that is being written: bytes are hashed, and go to `ingest/` when they are more than a few. Dropped without
 /// [`commit`](Self::commit), it is removed.
 pub struct BlobWriter {
     store: Store,
-    file: File,
     path: PathBuf,
+    /// What is not in the file yet.
+    buffer: Vec<u8>,
+    file: Option<File>,
     hasher: sha2::Sha256,
     size: u64,
 }
@@ -37,7 +42,7 @@ impl BlobWriter {
     /// # Errors
     ///
     /// [`StoreError::SizeMismatch`] and [`StoreError::DigestMismatch`] if it is not what was expected: nothing is stored.
-    pub fn commit(self, expected: Option<(Digest, u64)>) -> Result<(Digest, u64), StoreError> {
+    pub fn commit(mut self, expected: Option<(Digest, u64)>) -> Result<(Digest, u64), StoreError> {
         let actual = Digest::from_bytes(self.hasher.clone().finalize().into());
         if let Some((digest, size)) = expected {
             if size != self.size {
@@ -47,8 +52,26 @@ impl BlobWriter {
                 return Err(StoreError::DigestMismatch { expected: digest, actual });
             }
         }
-        self.store.publish_blob(&self.path, actual, self.size)?;
+        if !(self.file.is_none() && self.store.hold_known_blob(actual, self.size)?) {
+            self.write_out().map_err(io_error("write", &self.path))?;
+            self.store.publish_blob(&self.path, actual, self.size)?;
+        }
         Ok((actual, self.size))
+    }
+
+    /// Writes to the file what waits.
+    fn write_out(&mut self) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let mut new = OpenOptions::new();
+                new.write(true).create_new(true).mode(0o400);
+                self.file.insert(new.open(&self.path)?)
+            }
+        };
+        file.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
     }
 
     /// Bytes written so far.
@@ -59,7 +82,17 @@ impl BlobWriter {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        if self.buffer.len() + bytes.len() > SMALL {
+            self.write_out()?;
+        }
+        let written = match &mut self.file {
+            // Nothing waits: the file is there only when all was written out.
+            Some(file) if bytes.len() >= SMALL => file.write(bytes)?,
+            _ => {
+                self.buffer.extend_from_slice(bytes);
+                bytes.len()
+            }
+        };
         if let Some(bytes) = bytes.get(..written) {
             self.hasher.update(bytes);
         }
@@ -75,7 +108,9 @@ impl Write for BlobWriter {
 impl Drop for BlobWriter {
     fn drop(&mut self) {
         // After a commit there is nothing at this path any more.
-        let _ = fs::remove_file(&self.path);
+        if self.file.is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -127,13 +162,8 @@ impl Store {
     /// Starts a blob.
     pub fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
         let path = self.inner.state().lease.draft("blob")?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o400)
-            .open(&path)
-            .map_err(io_error("create", &path))?;
-        Ok(BlobWriter { store: self.clone(), file, path, hasher: sha2::Sha256::new(), size: 0 })
+        let (buffer, hasher) = (Vec::new(), sha2::Sha256::new());
+        Ok(BlobWriter { store: self.clone(), path, buffer, file: None, hasher, size: 0 })
     }
 
     /// Copies a blob in, hashing on the way: at most `size` bytes and one more are read, in blocks of 256 KiB.
@@ -229,21 +259,29 @@ impl Store {
         Ok((File::open(&path).map_err(io_error("open", path))?, size))
     }
 
+    /// Holds a blob of this size if the store has it.
+    fn hold_known_blob(&self, digest: Digest, size: u64) -> Result<bool, StoreError> {
+        let target = self.inner.layout.blob(digest);
+        self.inner.shared(|state| {
+            let known = state.db.read("look up a blob", |tx| Ok(blob_row(tx, digest)?))?;
+            let row = known.filter(|row| row.size == size && file_size(&target) == Some(size));
+            if let Some(row) = &row {
+                state.lease.hold_blob(digest, size, row.used_ms);
+                self.inner.used_unsynced(row.unsynced);
+            }
+            Ok(row.is_some())
+        })
+    }
+
     /// Gives the finished file at `draft` its name.
     pub(super) fn publish_blob(&self, draft: &Path, digest: Digest, size: u64) -> Result<(), StoreError> {
+        if self.hold_known_blob(digest, size)? {
+            let _ = fs::remove_file(draft);
+            return Ok(());
+        }
         let target = self.inner.layout.blob(digest);
         self.inner.shared(|state| {
             let state = &mut *state;
-            let known = state.db.read("look up a blob", |tx| Ok(blob_row(tx, digest)?))?;
-            if let Some(row) = known
-                && row.size == size
-                && file_size(&target) == Some(size)
-            {
-                state.lease.hold_blob(digest, size, row.used_ms);
-                self.inner.used_unsynced(row.unsynced);
-                let _ = fs::remove_file(draft);
-                return Ok(());
-            }
             let now = now_ms();
             state.lease.hold_blob(digest, size, now);
             state.lease.write()?;

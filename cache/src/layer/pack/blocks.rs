@@ -7,10 +7,12 @@
 //! - zstd (RFC 8878): one frame a block, each with its size and checksum.
 //!
 //! The calling thread fills blocks and hashes; a pool of its own (so that a caller on rayon's pool cannot wait for
-//! itself) compresses; one thread writes. At most a few blocks for each core are in memory.
+//! itself) compresses; one thread writes. At most a few blocks for each core are in memory. What fits in one block is
+//! compressed and written by the calling thread.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 
 use bricklayer_solver::Digest;
@@ -42,10 +44,20 @@ pub struct TarSink<'a> {
     hasher: Sha256,
     total: u64,
     progress: &'a dyn Fn(u64),
-    jobs: SyncSender<Receiver<Compressed>>,
+    jobs: Option<SyncSender<Receiver<Compressed>>>,
     pool: &'a ThreadPool,
     previous: Option<Arc<Vec<u8>>>,
     method: Method,
+    writer: Option<Begin<'a>>,
+}
+
+/// Writes what it is given, on a thread of its own if there is more than one block.
+type Begin<'a> = Box<dyn FnOnce(Blocks) -> io::Result<()> + 'a>;
+
+enum Blocks {
+    /// None: of nothing.
+    One(Option<Compressed>),
+    Many(Receiver<Receiver<Compressed>>),
 }
 
 #[derive(Clone, Copy)]
@@ -100,6 +112,11 @@ impl TarSink<'_> {
         if self.block.is_empty() {
             return Ok(());
         }
+        if let Some(begin) = self.writer.take() {
+            let (jobs, queue) = sync_channel(self.pool.current_num_threads() + 2);
+            begin(Blocks::Many(queue)).map_err(LayerError::Write)?;
+            self.jobs = Some(jobs);
+        }
         let block = Arc::new(std::mem::replace(&mut self.block, Vec::with_capacity(self.size)));
         let (done, result) = sync_channel(1);
         let method = self.method;
@@ -110,10 +127,24 @@ impl TarSink<'_> {
             // Nobody takes it if the writer failed.
             let _ = done.send(compress_block(method, input, before.as_deref()));
         });
-        self.hasher.update(&*block);
+        self.count(&block);
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(result));
+        sent.and_then(Result::ok).ok_or_else(|| LayerError::Write(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    fn count(&mut self, block: &[u8]) {
+        self.hasher.update(block);
         self.total += block.len() as u64;
         (self.progress)(self.total);
-        self.jobs.send(result).map_err(|_| LayerError::Write(io::ErrorKind::BrokenPipe.into()))
+    }
+
+    /// All was pushed.
+    fn end(&mut self) -> Result<(), LayerError> {
+        let Some(begin) = self.writer.take() else { return self.flush() };
+        let block = std::mem::take(&mut self.block);
+        self.count(&block);
+        let block = (!block.is_empty()).then(|| compress_block(self.method, Arc::new(block), None));
+        begin(Blocks::One(block)).map_err(LayerError::Write)
     }
 }
 
@@ -142,31 +173,39 @@ fn compress_on(
         Compression::Zstd => (Method::Zstd(level.unwrap_or(ZSTD_LEVEL).clamp(1, 22)), ZSTD_BLOCK),
     };
     std::thread::scope(|scope| {
-        let (jobs, queue) = sync_channel(pool.current_num_threads() + 2);
-        let writer = std::thread::Builder::new()
-            .name("pack".into())
-            .spawn_scoped(scope, move || write(method, &queue, out))
-            .map_err(LayerError::Write)?;
+        let writing = Cell::new(None);
+        let begin = |blocks| match blocks {
+            Blocks::One(block) => write(method, block.map(Ok), out),
+            Blocks::Many(queue) => {
+                let many = move || write(method, queue.into_iter().map(|block| block.recv()), out);
+                let thread = std::thread::Builder::new().name("pack".into()).spawn_scoped(scope, many)?;
+                writing.set(Some(thread));
+                Ok(())
+            }
+        };
         let mut sink = TarSink {
-            block: Vec::with_capacity(size),
+            block: Vec::new(),
             size,
             hasher: Sha256::new(),
             total: 0,
             progress,
-            jobs,
+            jobs: None,
             pool,
             previous: None,
             method,
+            writer: Some(Box::new(begin)),
         };
-        let filled = fill(&mut sink).and_then(|()| sink.flush());
+        let filled = fill(&mut sink).and_then(|()| sink.end());
         let tarred =
             Tarred { diff_id: Digest::from_bytes(sink.hasher.finalize().into()), tar_size: sink.total };
-        drop(sink.jobs);
-        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        drop((sink.jobs, sink.writer));
+        let written = writing
+            .take()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         match (filled, written) {
             // If the writer failed, the rest failed for that reason only.
-            (_, Err(error)) => Err(LayerError::Write(error)),
-            (filled, Ok(())) => filled.map(|()| tarred),
+            (_, Some(Err(error))) => Err(LayerError::Write(error)),
+            (filled, _) => filled.map(|()| tarred),
         }
     })
 }
@@ -181,10 +220,9 @@ fn pool() -> Result<&'static ThreadPool, LayerError> {
     Ok(POOL.get_or_init(|| pool))
 }
 
-/// Runs in the writing thread.
 fn write(
     method: Method,
-    queue: &Receiver<Receiver<Compressed>>,
+    blocks: impl IntoIterator<Item = Result<Compressed, RecvError>>,
     out: &mut (dyn Write + Send),
 ) -> io::Result<()> {
     let mut crc = Crc::new();
@@ -192,8 +230,8 @@ fn write(
         // Deflate, no flags, no time, unknown system: as Go writes it.
         out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff])?;
     }
-    for block in queue {
-        let block = block.recv().map_err(|_| io::Error::other("a block was not compressed"))?;
+    for block in blocks {
+        let block = block.map_err(|_| io::Error::other("a block was not compressed"))?;
         match block.bytes {
             Output::Same(bytes) => out.write_all(&bytes)?,
             Output::Smaller(bytes) => out.write_all(&bytes?)?,
