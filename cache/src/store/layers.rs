@@ -41,6 +41,7 @@ pub struct LayerDraft {
     directory: PathBuf,
     tree: PathBuf,
     work: PathBuf,
+    committed: bool,
 }
 
 impl LayerDraft {
@@ -51,6 +52,7 @@ impl LayerDraft {
             tree: directory.join("tree"),
             work: directory.join("work"),
             directory,
+            committed: false,
         };
         for path in [&draft.directory, &draft.tree, &draft.work] {
             DirBuilder::new().mode(0o700).create(path).map_err(io_error("create", path))?;
@@ -79,7 +81,7 @@ impl LayerDraft {
 
     /// Makes it a layer, and in the same transaction whatever `also` writes about it, which is told the time.
     pub(super) fn enter(
-        self,
+        mut self,
         content: Digest,
         hold: bool,
         also: impl FnOnce(&Connection, LayerId, i64) -> Result<(), Fail>,
@@ -105,14 +107,21 @@ impl LayerDraft {
             })
         })?;
         inner.used_unsynced(true);
+        self.committed = true;
         Ok(Layer { id, content })
     }
 }
 
 impl Drop for LayerDraft {
     fn drop(&mut self) {
-        // What stays goes with the lease.
-        let _ = remove(&self.directory);
+        let emptied = || fs::remove_dir(&self.work).and_then(|()| fs::remove_dir(&self.directory));
+        if self.committed && emptied().is_err() {
+            // What an overlay leaves behind is next to nothing, and nobody should wait for its removal.
+            self.store.inner.state().lease.left_over(&self.directory);
+        } else if !self.committed {
+            // What stays goes with the lease.
+            let _ = remove(&self.directory);
+        }
     }
 }
 

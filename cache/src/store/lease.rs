@@ -18,6 +18,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bricklayer_solver::Digest;
@@ -102,6 +103,9 @@ impl Gate {
     }
 }
 
+/// So many directories are removed at once.
+const MANY: usize = 64;
+
 /// The lease of this process (of one open store in it).
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -111,6 +115,10 @@ pub(super) struct Lease {
     directory: PathBuf,
     made: bool,
     count: u64,
+    /// What is left in the directory of things that are done.
+    left_over: Vec<PathBuf>,
+    /// Removes such things.
+    sweeping: Option<JoinHandle<()>>,
     /// Layers that are held, with the time of their last use as the database has it.
     pub(super) layers: HashMap<LayerId, i64>,
     /// Blobs that are held, with size and last use.
@@ -153,6 +161,8 @@ impl Lease {
             directory: layout.ingest().join(name),
             made: false,
             count: 0,
+            left_over: Vec::new(),
+            sweeping: None,
             layers: HashMap::new(),
             blobs: HashMap::new(),
             mounts: HashSet::new(),
@@ -273,10 +283,31 @@ impl Lease {
         let name = format!("{kind}-{}", self.count);
         Ok(self.directory()?.join(name))
     }
+
+    /// Notes that a path in it is of no more use. When there are enough of them a thread removes them; the others go with
+    /// the lease.
+    pub(super) fn left_over(&mut self, path: &Path) {
+        self.left_over.push(path.to_owned());
+        if self.left_over.len() >= MANY {
+            self.swept();
+            let paths = std::mem::take(&mut self.left_over);
+            // Without a thread they stay for as long as the lease.
+            let thread = std::thread::Builder::new().name("sweep".to_owned());
+            self.sweeping = thread.spawn(move || remove_all(paths)).ok();
+        }
+    }
+
+    /// Waits for that thread.
+    fn swept(&mut self) {
+        if let Some(thread) = self.sweeping.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.swept();
         // What cannot be removed keeps its lease, so that the next process finds it.
         if !self.made || remove(&self.directory).is_ok() {
             let _ = fs::remove_file(&self.path);
