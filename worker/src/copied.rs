@@ -350,7 +350,8 @@ mod tests {
         lower(&below);
         let (copied, served, overlaid) = (path("copied/tree"), path("served/tree"), path("overlaid/tree"));
 
-        let (root, way) = mount_writable(&[&below], &overlaid, &path("overlaid/work")).expect("an overlay");
+        let (root, way) =
+            mount_writable(None, &[&below], &overlaid, &path("overlaid/work")).expect("an overlay");
         assert!(matches!(way, Way::Overlay), "{way:?}");
         change(&at(&root));
         drop(root);
@@ -394,7 +395,8 @@ mod tests {
         }
         // overlayfs wants its work directory on the filesystem of the upper one
         let elsewhere = tempfile::tempdir_in("/dev/shm").expect("a tmpfs");
-        let (_, way) = mount_writable(&[&path("lower")], &path("tree"), elsewhere.path()).expect("a copy");
+        let (_, way) =
+            mount_writable(None, &[&path("lower")], &path("tree"), elsewhere.path()).expect("a copy");
         assert!(
             matches!(&way, Way::Copied(_, why) if why.contains("can't be given these layers")),
             "{way:?}"

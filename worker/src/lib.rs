@@ -6,6 +6,7 @@ pub mod export;
 pub mod files;
 mod fuse;
 mod local_worker;
+mod mount_points;
 pub mod network;
 pub mod overlay;
 pub mod rootless;

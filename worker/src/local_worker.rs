@@ -1,7 +1,8 @@
 //! The worker: runs ops on this machine.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bricklayer_cache::Store;
 use bricklayer_cache::registry::Registry;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) settings: WorkerSettings,
     pub(crate) views: Views,
     pub(crate) contexts: ContextSet,
+    /// Where [`Shared::mount_points`] are.
+    pub(crate) mount_points: OnceLock<PathBuf>,
     told: Mutex<HashSet<String>>,
     _hold: Hold,
 }
@@ -47,6 +50,7 @@ impl LocalWorker {
             store,
             settings,
             contexts,
+            mount_points: OnceLock::new(),
             told: Mutex::default(),
             _hold: Hold::new(),
         };

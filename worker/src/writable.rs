@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bricklayer_cache::root::Root;
 use bricklayer_cache::store::LayerDraft;
+use bricklayer_solver::errors::in_one_line;
 use bricklayer_solver::event::Task;
 use bricklayer_solver::op::{ImageSource, Source};
 use bricklayer_solver::record::{Layer, Output, Snapshot};
@@ -23,6 +24,7 @@ use crate::users;
 pub struct WritableRoot {
     /// The mount, attached nowhere; `None`: it was taken.
     root: Option<OwnedFd>,
+    mount_points: PathBuf,
     lowers: Vec<PathBuf>,
     pub(crate) draft: LayerDraft,
     pub(crate) way: Way,
@@ -74,6 +76,7 @@ impl WritableRoot {
             _ => {}
         }
         let lowers: Vec<&Path> = self.lowers.iter().map(PathBuf::as_path).collect();
+        let lowers = above(Some(&self.mount_points), &lowers);
         self.root = Some(mount_overlay(&lowers, Some((self.draft.tree(), self.draft.work())))?);
         Ok(())
     }
@@ -119,8 +122,15 @@ impl Shared {
             self.store.draft_layer().map_err(|e| StepError::with_source("cannot start a layer", e))?;
         let lowers: Vec<&Path> = trees.iter().map(PathBuf::as_path).collect();
         self.inherit_root_directory(base, &draft)?;
-        let (root, way) = mount_writable(&lowers, draft.tree(), draft.work())?;
-        Ok(WritableRoot { root: Some(root), lowers: trees, draft, way })
+        let mount_points = self.mount_points()?;
+        let (root, way) = mount_writable(Some(mount_points), &lowers, draft.tree(), draft.work())?;
+        Ok(WritableRoot {
+            root: Some(root),
+            mount_points: mount_points.to_owned(),
+            lowers: trees,
+            draft,
+            way,
+        })
     }
 
     /// Makes a draft, whose root filesystem is not mounted any more, a layer.
@@ -170,14 +180,23 @@ fn unfinished(
 const COPIES: &str = "overlayfs can't write to the store's filesystem: each step copies its whole root filesystem, which takes \
                       time and room; fuse-overlayfs, or a store on a local disk (--root), does without";
 
+/// Layers (lowest first) on `lowest`, if there is room for one more.
+fn above<'a>(lowest: Option<&'a Path>, layers: &[&'a Path]) -> Vec<&'a Path> {
+    let lowest = lowest.filter(|_| layers.len() < overlay::MAX_LAYERS);
+    lowest.into_iter().chain(layers.iter().copied()).collect()
+}
+
 /// Mounts layers (lowest first) with `upper` on top, which `work` belongs to. Where overlayfs does not write to their
 /// filesystem, fuse-overlayfs does; where that can't be used, it is a copy of the layers beside `upper`.
+///
+/// `mount_points` lies below all layers where it is an overlay: only for what a command sees.
 pub(crate) fn mount_writable(
+    mount_points: Option<&Path>,
     lowers: &[&Path],
     upper: &Path,
     work: &Path,
 ) -> Result<(OwnedFd, Way), StepError> {
-    let (view, why) = match mount_by_overlay(lowers, upper, work)? {
+    let (view, why) = match mount_by_overlay(mount_points, lowers, upper, work)? {
         Mounted::Writable(root, way) => return Ok((root, way)),
         Mounted::ReadOnly(view, why) => (view, why),
     };
@@ -192,8 +211,13 @@ enum Mounted {
     ReadOnly(Root, String),
 }
 
-fn mount_by_overlay(lowers: &[&Path], upper: &Path, work: &Path) -> Result<Mounted, StepError> {
-    let refused = match mount_overlay(lowers, Some((upper, work))) {
+fn mount_by_overlay(
+    mount_points: Option<&Path>,
+    lowers: &[&Path],
+    upper: &Path,
+    work: &Path,
+) -> Result<Mounted, StepError> {
+    let refused = match mount_overlay(&above(mount_points, lowers), Some((upper, work))) {
         Ok(root) => return Ok(Mounted::Writable(root, Way::Overlay)),
         Err(refused) => refused,
     };
@@ -205,19 +229,8 @@ fn mount_by_overlay(lowers: &[&Path], upper: &Path, work: &Path) -> Result<Mount
     };
     Ok(match served() {
         Ok((root, fuse)) => Mounted::Writable(root, Way::Fuse(fuse)),
-        Err(error) => Mounted::ReadOnly(view, chain(&error)),
+        Err(error) => Mounted::ReadOnly(view, in_one_line(&error)),
     })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// What lies at `inside` in layers (lowest first), as a mount to write to: what is written goes into `scratch`, an empty
@@ -233,7 +246,7 @@ pub(crate) fn mount_for_scratch(
         std::fs::create_dir(dir)
             .map_err(|e| StepError::with_source(format!("cannot make `{}`", dir.display()), e))?;
     }
-    let view = match mount_by_overlay(lowers, &upper, &work)? {
+    let view = match mount_by_overlay(None, lowers, &upper, &work)? {
         Mounted::Writable(mut root, way) => {
             let part = overlay::part_of(&mut root, inside).map_err(|error| mount_failed(error, inside))?;
             return Ok((part, way));

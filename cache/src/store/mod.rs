@@ -184,6 +184,29 @@ impl Store {
         std::fs::create_dir(&path).map_err(error::io_error("create", &path))?;
         Ok(path)
     }
+
+    /// The directory `mount-points`, which all processes share and nobody changes; filled by `make` if it is not there.
+    /// Several may make it at once: it is the same for all.
+    pub fn mount_points(
+        &self,
+        make: impl FnOnce(&Path) -> std::io::Result<()>,
+    ) -> Result<PathBuf, StoreError> {
+        let path = self.inner.layout.mount_points();
+        if path.is_dir() {
+            return Ok(path);
+        }
+        let draft = self.scratch()?;
+        make(&draft).map_err(error::io_error("fill", &draft))?;
+        let renamed = std::fs::rename(&draft, &path);
+        if renamed.is_err() {
+            // What stays goes with the lease.
+            let _ = remove::remove(&draft);
+        }
+        renamed
+            .or_else(|error| if path.is_dir() { Ok(()) } else { Err(error) })
+            .map_err(error::io_error("create", &path))?;
+        Ok(path)
+    }
 }
 
 impl Inner {

@@ -71,7 +71,7 @@ impl Shared {
             self.inherit_root_directory(&base, &draft)?;
             let lowers = self.views.trees(&base)?;
             let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
-            let (root, how) = mount_writable(&lowers, draft.tree(), draft.work())?;
+            let (root, how) = mount_writable(None, &lowers, draft.tree(), draft.work())?;
             way = how;
             Root::from_fd(root)
         };

@@ -97,6 +97,57 @@ fn a_blob_is_found_by_this_store_and_the_next() {
 }
 
 #[test]
+fn a_blob_of_any_size_is_the_same_however_it_is_written() {
+    let (_dir, store) = store();
+    let limit = super::blobs::SMALL;
+    for size in [0, 1, limit - 1, limit, limit + 1, 3 * limit + 7] {
+        let bytes: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+        for piece in [1 + size, 1 + size / 2, 1000] {
+            for _twice in 0..2 {
+                let mut writer = store.blob_writer().unwrap();
+                bytes.chunks(piece).for_each(|piece| writer.write_all(piece).unwrap());
+                assert_eq!(writer.size(), size as u64);
+                assert_eq!(writer.commit(None).unwrap(), (Digest::of(&bytes), size as u64));
+                assert!(
+                    store.read_blob(Digest::of(&bytes), size as u64).unwrap() == bytes,
+                    "{size} by {piece}"
+                );
+            }
+        }
+    }
+    assert_eq!(ingest(store.path()), [""; 0]);
+}
+
+/// What overlayfs leaves in the work directories of layers may stay for a while, but does not pile up.
+#[test]
+fn work_directories_go_many_at_a_time_and_with_the_lease() {
+    let (_dir, store) = store();
+    let mut most = 0;
+    for number in 0..200 {
+        let draft = store.draft_layer().unwrap();
+        fs::create_dir_all(draft.work().join("work/incompat/volatile")).unwrap();
+        draft.commit(Digest::of(format!("{number}").as_bytes())).unwrap();
+        most = most.max(ingest(store.path()).len());
+    }
+    // Those that another thread is removing are still there.
+    assert!((1..200).contains(&most), "{most}");
+    let root = store.path().to_owned();
+    drop(store);
+    assert_eq!(fs::read_dir(root.join("ingest")).unwrap().count(), 0);
+}
+
+#[test]
+fn mount_points_are_made_once_and_found_by_all() {
+    let (_dir, store) = store();
+    let make = |path: &Path| fs::create_dir(path.join("etc"));
+    let path = store.mount_points(make).unwrap();
+    let other = Store::open(store.path()).unwrap();
+    assert_eq!(other.mount_points(|_| panic!("they are there")).unwrap(), path);
+    assert!(path.join("etc").is_dir());
+    assert_eq!(ingest(store.path()), [""; 0]);
+}
+
+#[test]
 fn a_record_leads_to_its_layers() {
     let (_dir, store) = store();
     let (a, b) = (layer(&store, "a"), layer(&store, "b"));

@@ -29,13 +29,8 @@ pub(super) fn start(pid_one: &PidOne<'_>, group: Option<RawFd>) -> io::Result<Ch
     let (life_end, life) = pipe_with(PipeFlags::CLOEXEC)?;
     let (status, status_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let (own, stack) = (Stack::new()?, Stack::new()?);
-    let task = Task {
-        pid_one,
-        group,
-        life: life_end.as_raw_fd(),
-        status: status_end.as_raw_fd(),
-        stack: &stack,
-    };
+    let task =
+        Task { pid_one, group, life: life_end.as_raw_fd(), status: status_end.as_raw_fd(), stack: &stack };
     let before = signals_blocked();
     raw::block_signals(true);
     // Exit signal 0: the end of the supervisor is nobody's business but ours, who ask by pidfd.
