@@ -296,6 +296,24 @@ pub fn fchown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
     aside::keep_owner(given, (uid, gid), || fstat(&fd).map(|found| found.kind), || aside::path_of(&fd))
 }
 
+/// The same, of whatever a descriptor stands for (also an `O_PATH` one), as a command's chown(2) does it: `None` leaves an id as
+/// it is, and the bits that lend the owner's rights are taken away.
+pub fn chown_found(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    let found = fstat(&fd)?;
+    let (uid, gid) = (uid.unwrap_or(found.uid), gid.unwrap_or(found.gid));
+    let give = |uid, gid| {
+        let ids = (Some(Uid::from_raw_unchecked(uid)), Some(Gid::from_raw_unchecked(gid)));
+        rustix::fs::chownat(&fd, "", ids.0, ids.1, AtFlags::EMPTY_PATH)
+    };
+    let mut given = give(uid, gid);
+    if given == Err(Errno::INVAL) && ids::single() && !ids::mapped(uid, gid) {
+        // What is kept aside takes no bits away.
+        give(0, 0)?;
+        given = Err(Errno::INVAL);
+    }
+    aside::keep_owner(given, (uid, gid), || Ok(found.kind), || aside::path_of(&fd))
+}
+
 /// Makes a pipe or a device, with mode 0. In a user namespace, where the kernel makes no devices, it is an empty file that
 /// stands for one.
 pub fn make_node(dir: impl AsFd, name: &OsStr, kind: Kind, device: (u32, u32)) -> Result<()> {

@@ -175,7 +175,7 @@ pub(crate) fn advice() -> Option<String> {
     }
     let reason = SINGLE.get().map(|reason| format!(" ({reason})")).unwrap_or_default();
     Some(format!(
-        "commands have a single user id here{reason}, so they can't become other users or give them files; `usermod \
+        "commands have a single user id here{reason}, so they can't become other users, and see all files as root's; `usermod \
          --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`, as root, gives a user more"
     ))
 }

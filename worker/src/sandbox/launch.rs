@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bricklayer_solver::op::{Network, Security};
 use bricklayer_sys::namespace::{Namespaces, enter_mounts, enter_network, set_host_name, unshare};
+use bricklayer_sys::notify::Listener;
 use bricklayer_sys::spawn::{Child, End, Outcome, Plan, Stage, Strings, spawn};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -25,8 +26,8 @@ use super::socket::{Bound, Forwarding};
 use super::stdio::Terminal;
 use super::stub::Stubs;
 use super::{
-    Command, DEFAULT_PATH, DEFAULT_TERM, Exit, HOSTNAME, SandboxError, Stream, limits, policy, rootfs,
-    seccomp,
+    Command, DEFAULT_PATH, DEFAULT_TERM, Exit, HOSTNAME, SandboxError, Stream, limits, owners, policy,
+    rootfs, seccomp,
 };
 use crate::network::NoUplink;
 use crate::network::private::{NoNetwork, Private, private};
@@ -194,7 +195,11 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
         handle.join().map_err(|_| SandboxError::setup("start the sandbox", io::ErrorKind::Other))?
     });
     match started {
-        Ok(Started { child, resolver, sockets, network, terminal, log, notes }) => {
+        Ok(Started { child, owners, resolver, sockets, network, terminal, log, notes }) => {
+            if let Some(owners) = owners {
+                owners::serve(owners)
+                    .map_err(|error| SandboxError::setup("answer calls that change owners", error))?;
+            }
             if let Some(Terminal { ours, its }) = terminal {
                 streams.input = input.map(|from| follow_input(from, &ours, true)).transpose()?;
                 streams.stdout = Some(ours);
@@ -247,6 +252,8 @@ fn follow_input(from: OwnedFd, to: &OwnedFd, terminal: bool) -> Result<Input, Sa
 /// What the thread inside the namespaces gives back.
 struct Started {
     child: Child,
+    /// Where its calls that change owners wait.
+    owners: Option<Listener>,
     resolver: Option<Resolver>,
     sockets: Vec<Bound>,
     network: Option<Private>,
@@ -304,7 +311,16 @@ impl Inside<'_> {
                 resolv_conf,
             };
             let oci::Started { child, sockets, terminal, log } = oci::start(command, with, stubs)?;
-            return Ok(Started { child, resolver, sockets, network, terminal, log: Some(log), notes });
+            return Ok(Started {
+                child,
+                owners: None,
+                resolver,
+                sockets,
+                network,
+                terminal,
+                log: Some(log),
+                notes,
+            });
         }
         unshare(Namespaces { mount: true, uts: true, ipc: true, network: own_network })
             .map_err(setup("make namespaces"))?;
@@ -379,9 +395,12 @@ impl Inside<'_> {
             capabilities,
             filter: filter.as_deref(),
         };
+        // Last: from here on this thread's own calls of these would wait, too.
+        let owners = owners::intercept();
         let child = spawn(&plan).map_err(setup("start the supervisor"))?;
         Ok(Started {
             child,
+            owners,
             resolver,
             sockets: tree.sockets,
             network,

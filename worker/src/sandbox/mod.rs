@@ -11,6 +11,7 @@ mod follow;
 mod launch;
 mod limits;
 mod oci;
+mod owners;
 mod policy;
 mod rootfs;
 mod seccomp;

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use bricklayer_cache::root::Root;
+use bricklayer_cache::root::{Root, at};
 use bricklayer_cache::store::CacheMount;
 use bricklayer_solver::Digest;
 use bricklayer_solver::event::Task;
 use bricklayer_solver::op::{Exec, MountKind};
 use bricklayer_solver::record::Output;
 use bricklayer_solver::worker::StepError;
-use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
+use rustix::fs::{Mode, fchmod};
 use tokio_util::sync::CancellationToken;
 
 use super::exec::{Held, input_output, open_root};
@@ -112,8 +112,7 @@ impl Shared {
             StepError::with_source(format!("cannot prepare cache `{id}`"), std::io::Error::from(e))
         };
         if !seeded || uid.is_some() || gid.is_some() {
-            let (owner, group) = (Uid::from_raw(uid.unwrap_or(0)), Gid::from_raw(gid.unwrap_or(0)));
-            fchown(root.as_fd(), Some(owner), Some(group)).map_err(failed)?;
+            at::fchown(root.as_fd(), uid.unwrap_or(0), gid.unwrap_or(0)).map_err(failed)?;
         }
         if !seeded || mode.is_some() {
             fchmod(root.as_fd(), Mode::from_raw_mode(mode.unwrap_or(0o755))).map_err(failed)?;

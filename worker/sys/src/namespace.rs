@@ -36,6 +36,13 @@ pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives the calling thread, and only it, a root and a working directory of its own, for chroot(2) and chdir(2).
+pub fn own_root() -> io::Result<()> {
+    // SAFETY: the call reads no memory of ours; it only changes how this thread resolves paths.
+    let result = unsafe { libc::unshare(libc::CLONE_FS) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Moves the calling thread, and only it, into the network namespace that `namespace` refers to.
 pub fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the call reads no memory of ours, and the descriptor is open.

@@ -18,7 +18,7 @@ use bricklayer_sys::spawn::FilterInstruction;
 
 use super::{SandboxError, policy};
 
-pub(super) use table::{Rule, rules_by_name};
+pub(super) use table::{Rule, native_number, rules_by_name};
 
 /// The filter for commands with these capabilities on this machine; `None` on one that has no table.
 pub(super) fn filter(capabilities: u64) -> Option<Cow<'static, [FilterInstruction]>> {

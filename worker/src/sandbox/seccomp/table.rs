@@ -115,6 +115,21 @@ pub(super) fn sections(machine: &str, capabilities: u64) -> Option<Vec<Section>>
     }
 }
 
+/// This machine's `AUDIT_ARCH_*` and its number for a call, where it has one.
+pub(in crate::sandbox) fn native_number(name: &str) -> Option<(u32, u32)> {
+    let (architecture, column) = match std::env::consts::ARCH {
+        "x86_64" => (X86_64, 0),
+        "aarch64" => (AARCH64, 3),
+        _ => return None,
+    };
+    let mut words = TABLE
+        .lines()
+        .map(str::split_whitespace)
+        .find_map(|mut words| (words.next() == Some(name)).then_some(words))?;
+    // After the rule.
+    Some((architecture, words.nth(column + 1)?.parse().ok()?))
+}
+
 fn rules(column: usize, capabilities: u64) -> BTreeMap<u32, Rule> {
     let mut rules = BTreeMap::new();
     for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
