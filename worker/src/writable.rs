@@ -50,6 +50,7 @@ impl WritableRoot {
     /// Mounts the same files once more, when the mount that was taken is gone.
     pub(crate) fn restore(&mut self) -> Result<(), StepError> {
         let failed = "cannot mount the root filesystem";
+        overlay::settle();
         match &mut self.way {
             Way::Overlay => {}
             Way::Fuse(fuse) => {
@@ -150,6 +151,7 @@ impl Shared {
         way: Way,
         task: &Task,
     ) -> Result<LayerDraft, StepError> {
+        overlay::settle();
         match way {
             Way::Overlay => {}
             Way::Fuse(fuse) => fuse.finish().map_err(|e| {

@@ -147,6 +147,12 @@ pub fn part_by(
     }
 }
 
+/// Waits until nothing else of the mounts that were made before is left: from then on the upper directory of one that is
+/// gone is used by nobody. Not needed before a mount is used.
+pub(crate) fn settle() {
+    bricklayer_sys::namespace::settle();
+}
+
 /// An empty directory that can't be written to.
 fn empty() -> Result<OwnedFd, OverlayError> {
     tmpfs(&[("mode", "0755"), ("size", "0")], MountAttrFlags::MOUNT_ATTR_RDONLY)

@@ -15,7 +15,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bricklayer_cache::root::ids::in_user_namespace;
 use bricklayer_sys::mount::make_private;
@@ -32,7 +32,17 @@ pub(super) fn mount(
     upper: Option<Upper<'_>>,
     inside: &Path,
 ) -> Result<OwnedFd, OverlayError> {
-    in_own_mounts(|| mount_here(lowers, upper, inside))
+    // Relative ones are so to the working directory, which the thread leaves.
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|source| OverlayError::Layer { path: path.to_owned(), source })
+    };
+    let lowers: Vec<PathBuf> = lowers.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
+    let upper = match upper {
+        Some((upper, work)) => Some((absolute(upper)?, absolute(work)?)),
+        None => None,
+    };
+    let inside = inside.to_owned();
+    in_own_mounts(move || mount_here(&lowers, upper.as_ref(), &inside))
         .map_err(|source| OverlayError::Mount { step: "make a mount namespace", source })?
 }
 
@@ -41,11 +51,15 @@ pub(super) fn clone_attached(
     mount: BorrowedFd<'_>,
     inside: &Path,
 ) -> Result<(OwnedFd, OwnedFd), OverlayError> {
-    let clones = || {
+    let failed = |step: &'static str| move |source| OverlayError::Mount { step, source };
+    let mount = mount.try_clone_to_owned().map_err(failed("copy a descriptor"))?;
+    let inside = inside.to_owned();
+    let clones = move || {
+        let mount = mount.as_fd();
         attach(mount)?;
-        Ok((super::subtree(mount, Path::new("/"))?, super::subtree(mount, inside)?))
+        Ok((super::subtree(mount, Path::new("/"))?, super::subtree(mount, &inside)?))
     };
-    in_own_mounts(clones).map_err(|source| OverlayError::Mount { step: "make a mount namespace", source })?
+    in_own_mounts(clones).map_err(failed("make a mount namespace"))?
 }
 
 /// Attaches a mount on the root of the calling thread's mount namespace. Paths still lead to what the host has: they begin
@@ -60,15 +74,15 @@ fn attach(mount: BorrowedFd<'_>) -> Result<(), OverlayError> {
 }
 
 /// In a mount namespace of the calling thread, which is also the only one to see its working directory change.
-fn mount_here(lowers: &[&Path], upper: Option<Upper<'_>>, inside: &Path) -> Result<OwnedFd, OverlayError> {
+fn mount_here(
+    lowers: &[PathBuf],
+    upper: Option<&(PathBuf, PathBuf)>,
+    inside: &Path,
+) -> Result<OwnedFd, OverlayError> {
     let names = super::tmpfs(&[("mode", "0755")], MountAttrFlags::empty())?;
-    // Links are relative to the working directory until it is changed.
-    let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|source| OverlayError::Layer { path: path.to_owned(), source })
-    };
     let link = |path: &Path, name: &str| {
         drop(open_dir(path)?);
-        rustix::fs::symlinkat(absolute(path)?, &names, name).map_err(step("name a layer"))
+        rustix::fs::symlinkat(path, &names, name).map_err(step("name a layer"))
     };
     for (number, path) in lowers.iter().rev().enumerate() {
         link(path, &name(number))?;

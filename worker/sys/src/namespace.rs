@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
 
 /// Which namespaces a thread leaves for new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,20 +68,40 @@ pub fn set_host_name(name: &[u8]) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Threads that leave a namespace which ends with that: the kernel takes milliseconds for it.
+static ENDING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
 /// Runs `work` on a thread that has a mount namespace of its own, a copy of the caller's, and with it a root and a working
-/// directory of its own. When this returns the namespace has ended, unless `work` keeps it.
-pub fn in_own_mounts<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let run = || {
-        let home = std::fs::File::open("/proc/thread-self/ns/mnt")?;
-        unshare(Namespaces { mount: true, uts: false, ipc: false, network: false })?;
-        let result = work();
-        // A thread is joined before the kernel is done with it: without this, what was mounted might be there for a
-        // moment longer.
-        let _ = enter_mounts(home.as_fd());
-        Ok(result)
+/// directory of its own. The namespace ends soon after this returns, unless `work` keeps it; [`settle`] waits for that.
+pub fn in_own_mounts<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let (give, take) = mpsc::sync_channel(1);
+    let run = move || {
+        let entered = || {
+            let home = std::fs::File::open("/proc/thread-self/ns/mnt")?;
+            unshare(Namespaces { mount: true, uts: false, ipc: false, network: false })?;
+            Ok(home)
+        };
+        match entered() {
+            Ok(home) => {
+                let _ = give.send(Ok(work()));
+                // A thread is joined before the kernel is done with its namespace: not so when it has left it.
+                let _ = enter_mounts(home.as_fd());
+            }
+            Err(error) => drop(give.send(Err(error))),
+        }
     };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("mount".to_owned()).spawn_scoped(scope, run)?;
-        thread.join().map_err(|_| io::Error::other("the thread panicked"))?
-    })
+    let thread = std::thread::Builder::new().name("mount".to_owned()).spawn(run)?;
+    let result = take.recv().map_err(|_| io::Error::other("the thread panicked"));
+    let mut ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    ending.retain(|thread| !thread.is_finished());
+    ending.push(thread);
+    result?
+}
+
+/// Waits until the namespaces of [`in_own_mounts`] that were left have ended, and with them what was mounted there.
+pub fn settle() {
+    let ending = std::mem::take(&mut *ENDING.lock().unwrap_or_else(PoisonError::into_inner));
+    for thread in ending {
+        let _ = thread.join();
+    }
 }
