@@ -8,6 +8,7 @@ mod debug;
 mod explain;
 mod faults;
 mod images;
+mod kernels;
 mod layers;
 mod on_fail;
 mod person;
