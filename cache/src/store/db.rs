@@ -30,7 +30,7 @@ const LARGE_WAL: u64 = 1 << 20;
 ///
 /// `unsynced` is a number of the one sequence in `state` for what may not have reached the disk, NULL for what has:
 /// see `sync.rs`. Times are milliseconds since 1970. Digests are 32 raw bytes.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE state (
         id INTEGER PRIMARY KEY CHECK (id = 0),
@@ -135,6 +135,10 @@ const MIGRATIONS: [&str; 3] = [
         UNIQUE (build, step)
     ) STRICT;
 ",
+    // Thousands of layers may have the same blob: those of commands that changed nothing.
+    "
+    CREATE INDEX layer_blobs_claimed ON layer_blobs (digest, diff_id) WHERE verified = 0;
+",
 ];
 
 /// Tries again while another process has the database for itself. SQLite's own timeout does not hold while the journal's
@@ -190,6 +194,8 @@ impl Db {
             connection.set_prepared_statement_cache_capacity(64);
             // The last one to close would checkpoint, with two fsyncs, and remove the WAL for the next to make again.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            // A statement is planned once, whatever values it gets later.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.pragma_update(None, "wal_autocheckpoint", AUTO_CHECKPOINT)?;
             let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;

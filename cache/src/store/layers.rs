@@ -614,8 +614,10 @@ fn enter_blob(
 }
 
 pub(super) fn note_verified(tx: &Connection, digest: Digest, diff_id: Digest) -> Result<(), rusqlite::Error> {
-    tx.prepare_cached("UPDATE layer_blobs SET verified = 1 WHERE digest = ? AND diff_id = ?")?
-        .execute([digest.as_bytes(), diff_id.as_bytes()])?;
+    tx.prepare_cached(
+        "UPDATE layer_blobs SET verified = 1 WHERE digest = ? AND diff_id = ? AND verified = 0",
+    )?
+    .execute([digest.as_bytes(), diff_id.as_bytes()])?;
     Ok(())
 }
 

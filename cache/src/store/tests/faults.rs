@@ -33,7 +33,7 @@ fn what_is_no_store_of_this_program_is_refused_by_name() {
     hint: use the newer program, or another directory with `--root`
     no number: `STORE/version` is damaged: it holds no number
     hint: -
-    newer tables: store `STORE/meta.db` has format 99, this program knows formats up to 3
+    newer tables: store `STORE/meta.db` has format 99, this program knows formats up to 4
     hint: use the newer program, or another directory with `--root`
     other files: `STORE` is not a store: it holds `thesis.tex`
     hint: choose an empty or new directory with `--root`
