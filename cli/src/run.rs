@@ -214,6 +214,7 @@ fn command(
         user,
         mounts,
         network: request.network,
+        more_to_come: false,
         security: Security::Sandbox,
         capabilities: request.capabilities,
         read_only: request.read_only,

@@ -40,6 +40,8 @@ pub struct Job<'a> {
     pub contents: Vec<Option<Arc<Content>>>,
     /// For a source that was pinned: what [`Worker::pin`] said. Exactly this is to be fetched, since the key says so.
     pub pinned: Option<&'a Pinned>,
+    /// How many steps of the build may still run a command after this one: what they need can be prepared. An estimate.
+    pub commands_to_come: usize,
     /// Where its log lines and progress go.
     pub task: &'a Task,
     /// Says when to stop.

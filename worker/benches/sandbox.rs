@@ -26,6 +26,7 @@ fn command(folder: &Path, network: Network) -> Command {
         user: User { uid: 0, gid: 0, groups: Vec::new(), home: String::new() },
         mounts: Vec::new(),
         network,
+        more_to_come: true,
         security: Security::Sandbox,
         capabilities: CapabilityChanges::default(),
         read_only: false,

@@ -115,13 +115,13 @@ impl LocalWorker {
     async fn run_blocking(&self, job: Job<'_>) -> Result<Output, StepError> {
         check_may_mount()?;
         // the closure must own what it uses; a step's task is shared with it for as long as it runs
-        let Job { vertex, inputs, task, cancel, .. } = job;
+        let Job { vertex, inputs, commands_to_come, task, cancel, .. } = job;
         let work = || {
             let (shared, vertex, task) = (Arc::clone(&self.shared), vertex.clone(), task.clone());
             let (inputs, cancel) = (inputs.clone(), cancel.clone());
             blocking(move || {
                 let snapshot = match &vertex.op {
-                    Op::Exec(exec) => shared.exec(exec, &inputs, &task, &cancel)?,
+                    Op::Exec(exec) => shared.exec(exec, &inputs, commands_to_come > 0, &task, &cancel)?,
                     Op::File(file) => shared.file(file, &inputs, &task)?,
                     _ => return Err(StepError::new("not a step that is run")),
                 };

@@ -29,7 +29,7 @@ pub(super) async fn explain(
     plan: Plan,
     cancel: &CancellationToken,
 ) -> Result<Vec<StepExplanation>, (VertexId, Failure)> {
-    let run = Run { shared: Arc::clone(shared), plan, cancel: cancel.child_token() };
+    let run = Run::new(Arc::clone(shared), plan, cancel.child_token());
     let wanted = wanted(&run.plan);
     let mut prospects: Vec<Option<Prospect>> = vec![None; run.plan.steps.len()];
     let mut explanations = Vec::with_capacity(run.plan.needed.len());

@@ -218,7 +218,7 @@ impl Solver {
         let plan = plan::make(&self.shared, &self.reporter, graph, target, cancel)
             .await
             .map_err(|(id, failure)| failure.of(graph, id, Vec::new()))?;
-        let run = Arc::new(run::Run { shared: Arc::clone(&self.shared), plan, cancel: cancel.child_token() });
+        let run = Arc::new(run::Run::new(Arc::clone(&self.shared), plan, cancel.child_token()));
         // steps end with the solve, even where its future is dropped
         let _stop = run.cancel.clone().drop_guard();
         match run::run(&run, on_output).await {

@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -14,6 +15,7 @@ use super::step::{self, Ended};
 use super::{Failure, Shared, StepReport, StepState};
 use crate::event::Outcome;
 use crate::graph::VertexId;
+use crate::op::Op;
 use crate::record::{Output, Snapshot};
 
 /// A plan that is being carried out.
@@ -22,6 +24,27 @@ pub(super) struct Run {
     pub(super) plan: Plan,
     /// Stops this solve, and nothing of others.
     pub(super) cancel: CancellationToken,
+    commands_to_come: AtomicUsize,
+}
+
+impl Run {
+    pub(super) fn new(shared: Arc<Shared>, plan: Plan, cancel: CancellationToken) -> Self {
+        Self { shared, plan, cancel, commands_to_come: AtomicUsize::new(0) }
+    }
+
+    fn is_command(&self, id: VertexId) -> bool {
+        matches!(self.plan.graph.vertex(id).op, Op::Exec(_))
+    }
+
+    /// To be told when a step is run; how many others may still run a command.
+    pub(super) fn command_begins(&self, id: VertexId) -> usize {
+        if !self.is_command(id) {
+            return self.commands_to_come.load(Ordering::Relaxed);
+        }
+        let less = |count: usize| Some(count.saturating_sub(1));
+        let before = self.commands_to_come.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        before.unwrap_or_default().saturating_sub(1)
+    }
 }
 
 /// What the loop knows. Lists are indexed by vertex.
@@ -169,6 +192,9 @@ impl<'a> Board<'a> {
                 }
                 _ => {
                     self.report(*id, StepState::Pending);
+                    if self.run.is_command(*id) {
+                        self.run.commands_to_come.fetch_add(1, Ordering::Relaxed);
+                    }
                     for input in &plan.graph.vertex(*id).inputs {
                         let from = input.vertex.0 as usize;
                         self.uses[from] += 1;
@@ -228,6 +254,9 @@ impl<'a> Board<'a> {
     }
 
     fn ended(&mut self, ended: Ended) -> Result<Arc<Output>, Failure> {
+        if ended.state == StepState::Cached {
+            self.run.command_begins(ended.id);
+        }
         if let Some(report) = &mut self.reports[ended.id.0 as usize] {
             report.state = ended.state;
             report.started = ended.notes.started;

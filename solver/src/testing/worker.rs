@@ -31,6 +31,7 @@ pub struct FakeWorker {
     pins: Mutex<BTreeMap<String, String>>,
     next: AtomicI64,
     happenings: Mutex<Vec<Happening>>,
+    to_come: Mutex<Vec<usize>>,
     gates: watch::Sender<BTreeSet<String>>,
     busy: AtomicUsize,
     busiest: AtomicUsize,
@@ -93,6 +94,11 @@ impl FakeWorker {
     /// What happened since this was last asked.
     pub fn take_happenings(&self) -> Vec<Happening> {
         std::mem::take(&mut *lock(&self.happenings))
+    }
+
+    /// For each command that was run since the last call: how many were to come after it.
+    pub fn take_to_come(&self) -> Vec<usize> {
+        std::mem::take(&mut lock(&self.to_come))
     }
 
     /// The steps that were run since happenings were last asked, by name, in the order of their starts.
@@ -258,6 +264,7 @@ impl Worker for FakeWorker {
                     None
                 }
                 Op::Exec(exec) => {
+                    lock(&self.to_come).push(job.commands_to_come);
                     let root = exec.root.map(|root| self.files(&job.inputs[root])).unwrap_or_default();
                     for command in &exec.args {
                         self.command(&job, command, &root, &mut files).await?;

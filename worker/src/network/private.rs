@@ -140,9 +140,9 @@ pub(crate) enum NoNetwork {
 }
 
 /// A private network that leads to the network namespace of the calling thread, or, where that is not ours to change, to
-/// one of our own that has a way out of it. The caller has a [`Hold`].
-pub(crate) fn private() -> Result<Private, NoNetwork> {
-    match private_here() {
+/// one of our own that has a way out of it. The caller has a [`Hold`]. `ahead`: the next one is made meanwhile.
+pub(crate) fn private(ahead: bool) -> Result<Private, NoNetwork> {
+    match private_here(ahead) {
         Err(_) if bricklayer_cache::root::ids::in_user_namespace() => {}
         result => return result.map_err(NoNetwork::Refused),
     }
@@ -152,7 +152,7 @@ pub(crate) fn private() -> Result<Private, NoNetwork> {
     std::thread::scope(|scope| {
         let make = || {
             enter_network(uplink.namespace()).map_err(|error| error.to_string())?;
-            private_here()
+            private_here(ahead)
         };
         scope.spawn(make).join().unwrap_or_else(panicked)
     })
@@ -160,7 +160,7 @@ pub(crate) fn private() -> Result<Private, NoNetwork> {
 }
 
 /// A private network that leads to the network namespace of the calling thread; the error says what the kernel refused.
-fn private_here() -> Result<Private, String> {
+fn private_here(ahead: bool) -> Result<Private, String> {
     let told = |(step, error): Failure| format!("{step}: {error}");
     let here = rustix::fs::stat("/proc/thread-self/ns/net").map_err(|error| error.to_string())?;
     let shared = state()
@@ -168,7 +168,7 @@ fn private_here() -> Result<Private, String> {
         .entry((here.st_dev, here.st_ino))
         .or_insert_with(|| Shared::new().map(Arc::new).map_err(told))
         .clone()?;
-    let (namespace, listening) = shared.take().map_err(told)?;
+    let (namespace, listening) = shared.take(ahead).map_err(told)?;
     let before = shared
         .rules
         .lock()
@@ -297,20 +297,22 @@ impl Shared {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One that is ready, or a new one; and has another made for the next command.
-    fn take(self: &Arc<Self>) -> Result<Made, Failure> {
-        let mut ahead = self.ahead();
+    /// One that is ready, or a new one; with `ahead` another is made for the next command.
+    fn take(self: &Arc<Self>, ahead: bool) -> Result<Made, Failure> {
+        let mut others = self.ahead();
         // One that is being made will be there sooner than one that we begin with now.
-        while ahead.ready.is_empty() && ahead.coming > 0 {
-            ahead = self.made.wait(ahead).unwrap_or_else(PoisonError::into_inner);
+        while others.ready.is_empty() && others.coming > 0 {
+            others = self.made.wait(others).unwrap_or_else(PoisonError::into_inner);
         }
-        let made = ahead.ready.pop();
-        drop(ahead);
+        let made = others.ready.pop();
+        drop(others);
         let made = match made {
             Some(made) => made,
             None => self.make()?,
         };
-        self.make_ahead();
+        if ahead {
+            self.make_ahead();
+        }
         Ok(made)
     }
 
@@ -553,7 +555,8 @@ mod tests {
     fn packets_leave_under_the_host_s_address() {
         for ipv6 in [true, false] {
             let host = Host::new(ipv6);
-            let (_hold, mut network) = (Hold::new(), host.on_host(private).expect("a private network"));
+            let (_hold, mut network) =
+                (Hold::new(), host.on_host(|| private(true)).expect("a private network"));
             assert_eq!(network.shared.pools.len(), if ipv6 { 2 } else { 1 });
             for (near, far) in NEAR.into_iter().zip(FAR).take(network.shared.pools.len()) {
                 assert_eq!(host.seen_as(&network, far).expect("a way out"), near);
@@ -598,7 +601,7 @@ add chain ip6 filter FORWARD { type filter hook forward priority 0; policy drop;
         let list = || host.on_host(|| nft("list table ip filter\n") + &nft("list table ip6 filter\n"));
         let before = list();
         {
-            let (_hold, network) = (Hold::new(), host.on_host(private).expect("a private network"));
+            let (_hold, network) = (Hold::new(), host.on_host(|| private(true)).expect("a private network"));
             for (near, far) in NEAR.into_iter().zip(FAR) {
                 assert_eq!(host.seen_as(&network, far).expect("a way out"), near);
             }
@@ -613,7 +616,7 @@ add chain ip6 filter FORWARD { type filter hook forward priority 0; policy drop;
         host.on_host(|| nft(left));
         assert!(list().contains("bricklayer-1-0"), "{}", list());
         {
-            let (_hold, network) = (Hold::new(), host.on_host(private).expect("a private network"));
+            let (_hold, network) = (Hold::new(), host.on_host(|| private(true)).expect("a private network"));
             assert_eq!(host.seen_as(&network, FAR[0]).expect("a way out"), NEAR[0]);
             assert!(!list().contains("bricklayer-1-0"), "{}", list());
         }
@@ -638,7 +641,7 @@ add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; 
 add rule inet firewalld filter_FORWARD reject with icmpx type admin-prohibited
 ")
         });
-        let (_hold, network) = (Hold::new(), host.on_host(private).expect("a private network"));
+        let (_hold, network) = (Hold::new(), host.on_host(|| private(true)).expect("a private network"));
         assert!(host.seen_as(&network, FAR[0]).is_err());
         assert_eq!(
             network.dropped().as_deref(),
@@ -656,7 +659,7 @@ add rule inet firewalld filter_FORWARD reject with icmpx type admin-prohibited
         let host = Host::new(true);
         let _hold = Hold::new();
         for _ in 0..6 {
-            let network = host.on_host(private).expect("a private network");
+            let network = host.on_host(|| private(true)).expect("a private network");
             let found = within(network.namespace(), || {
                 let found = fs::read_to_string(MARK).expect("read");
                 fs::write(MARK, "77").expect("write");

@@ -278,7 +278,7 @@ impl Inside<'_> {
         let setup = |step: &'static str| move |error: io::Error| SandboxError::setup(step, error);
         let mut notes = Vec::new();
         let mut network = match command.network {
-            Network::Default => match private() {
+            Network::Default => match private(command.more_to_come) {
                 Ok(network) => Some(network),
                 Err(NoNetwork::NoUplink(NoUplink { reason, hint })) => {
                     return Err(SandboxError::Network { reason, hint });

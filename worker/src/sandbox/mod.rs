@@ -51,6 +51,8 @@ pub struct Command {
     pub mounts: Vec<AttachedMount>,
     /// The network that it sees.
     pub network: Network,
+    /// Will another command with such a network follow? Then it is made while this one runs.
+    pub more_to_come: bool,
     /// How far it is locked in.
     pub security: Security,
     /// What it may do more, or less, than `security` says.

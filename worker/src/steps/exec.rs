@@ -56,6 +56,7 @@ impl Prepared {
             user,
             mounts,
             network: exec.network,
+            more_to_come: false,
             security: exec.security,
             capabilities: sandbox::CapabilityChanges::default(),
             read_only: false,
@@ -87,11 +88,12 @@ pub(super) fn sandbox_error(error: sandbox::SandboxError) -> StepError {
 }
 
 impl Shared {
-    /// Runs a command. Blocking.
+    /// Runs a command. Blocking. `more_to_come`: another one may follow.
     pub(crate) fn exec(
         &self,
         exec: &Exec,
         inputs: &[Output],
+        more_to_come: bool,
         task: &Task,
         cancel: &CancellationToken,
     ) -> Result<Snapshot, StepError> {
@@ -102,7 +104,8 @@ impl Shared {
         };
         let mut writable = self.writable(&base)?;
         let mut held = Held::new(self.take_caches(exec, inputs, task, cancel)?);
-        let command = self.prepare(exec, inputs, &mut writable, &mut held)?.command(exec);
+        let mut command = self.prepare(exec, inputs, &mut writable, &mut held)?.command(exec);
+        command.more_to_come = more_to_come;
         let output = |stream, data: &[u8]| task.log(stream, data.to_vec());
         let exit = sandbox::run(command, &output, cancel).map_err(sandbox_error)?;
         task.exited(Exited { code: exit.code, peak_memory: exit.peak_memory, cpu_time: exit.cpu_time });

@@ -106,6 +106,7 @@ impl Root {
             user: User { uid: 0, gid: 0, groups: vec![0], home: "/root".to_owned() },
             mounts: Vec::new(),
             network: Network::None,
+            more_to_come: false,
             security: Security::Sandbox,
             capabilities: CapabilityChanges::default(),
             read_only: false,

@@ -53,6 +53,29 @@ async fn a_second_solve_runs_nothing_and_looks_once() {
     assert_eq!(states, [Cached, Done, Cached, Cached, Cached, Cached]);
 }
 
+/// Those that are known not to run don't count, nor does what hits when its turn comes.
+#[tokio::test]
+async fn a_step_is_told_how_many_commands_are_to_come() {
+    let house = House::new();
+    let chain = |commands: [&str; 4]| {
+        let mut book = Book::default();
+        let base = book.image("debian:12");
+        let target =
+            commands.iter().fold(base, |on, command| book.run(on, &command.split("; ").collect::<Vec<_>>()));
+        (book, target)
+    };
+    for (commands, to_come) in [
+        (["write a=1", "write b=1", "write c=1", "write d=1"], &[3, 2, 1, 0][..]),
+        (["write a=1", "write b=1", "write c=2", "write d=1"], &[1, 0]),
+        // makes what was there before
+        (["write a=1", "write b=1; log it", "write c=2", "write d=1"], &[2]),
+    ] {
+        let (book, target) = chain(commands);
+        house.solve(book, target).await.unwrap();
+        assert_eq!(house.worker.take_to_come(), to_come, "{commands:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_changed_file_runs_what_uses_it() {
     let house = House::new();
