@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <hierarchy>/bricklayer/<name>/    each locked (flock) by the process that made it
+//!   command/ runtime/               with an OCI runtime: what it makes, and the runtime itself
 //! ```
 //!
 //! Hosts have the hierarchies of version 1, the one of version 2, or both ("hybrid"). A command always gets a group of
@@ -21,6 +22,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bricklayer_solver::op::Limits;
+use rustix::fs::{Mode, OFlags};
 
 use self::host::{Hierarchies, enable, parent_path};
 use self::leaf::{Leaf, new_name};
@@ -229,6 +231,15 @@ impl Group {
             (!self.controllers.is_empty() || !self.others.is_empty()).then_some(self.below.as_path())?
         };
         Some(Path::new("/").join(below).join("command"))
+    }
+
+    /// A group of version 2 for an OCI runtime itself, beside the one that it makes: a group that has processes hands no
+    /// controllers down. `None`: the hierarchy is not used alone, or there is no group.
+    pub(super) fn of_runtime(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(leaf) = self.unified.as_ref().filter(|_| Self::is_unified()) else { return Ok(None) };
+        rustix::fs::mkdirat(&leaf.directory, "runtime", Mode::from_raw_mode(0o755))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Some(rustix::fs::openat(&leaf.directory, "runtime", flags, Mode::empty())?))
     }
 
     /// Has the host nothing but the hierarchy of version 2?

@@ -161,6 +161,7 @@ pub(super) fn start(
         (None, None) => return Err(SandboxError::setup("make a terminal", io::ErrorKind::NotFound)),
     };
     let procs = with.group.procs();
+    let own = with.group.of_runtime().map_err(failed("make a control group for the runtime"))?;
     let plan = Plan {
         candidates: &candidates,
         arguments: &Strings::new(arguments),
@@ -174,7 +175,7 @@ pub(super) fn start(
         mask_directory: None,
         mask_file: None,
         enter_groups: &procs,
-        group: with.group.unified(),
+        group: own.as_ref().map(|own| own.as_fd()).or(with.group.unified()),
         // The runtime names groups as the host does.
         group_namespace: false,
         group_mount: None,
