@@ -103,7 +103,7 @@ fn complete(given: &[String], home: &str, has_terminal: bool) -> Vec<String> {
 }
 
 /// A user namespace with one mapped id has no say over groups (user_namespaces(7)).
-fn may_set_groups() -> bool {
+pub(super) fn may_set_groups() -> bool {
     !std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 
@@ -310,10 +310,10 @@ impl Inside<'_> {
                 network: network.as_ref(),
                 resolv_conf,
             };
-            let oci::Started { child, sockets, terminal, log } = oci::start(command, with, stubs)?;
+            let oci::Started { child, owners, sockets, terminal, log } = oci::start(command, with, stubs)?;
             return Ok(Started {
                 child,
-                owners: None,
+                owners,
                 resolver,
                 sockets,
                 network,

@@ -8,8 +8,8 @@ use std::process::Command;
 const NOT: [(&str, &str); 5] = [
     ("older::", "runs this program itself"),
     ("rootless::", "is this"),
-    ("runtime::", "an OCI runtime needs root: that users are told is tested in cli/tests/e2e"),
     ("limits::", "an ordinary user has no part of the hierarchies of version 1"),
+    ("runtime::limits_hold_and_are_told", "likewise"),
     (
         "escape::an_insecure_command_may_do_what_buildkit_lets_it_do",
         "devices can't be made, nor the host's cloned",
@@ -17,12 +17,14 @@ const NOT: [(&str, &str); 5] = [
 ];
 
 /// What can't be with a single id, which is root's, or need not be run again.
-const NOT_SINGLE: [(&str, &str); 9] = [
+const NOT_SINGLE: [(&str, &str); 11] = [
     ("environment::the_working_directory_is_made_for_the_user", "it belongs to another user"),
     ("environment::users_have_their_ids_groups_and_home", "other users"),
     ("escape::capabilities_are_the_default_ones", "those of another user"),
     ("mounts::a_socket_has_a_mode_and_an_owner_of_its_own", "another owner"),
     ("mounts::secrets_have_mode_and_owner_and_can_not_be_changed", "another owner"),
+    ("runtime::mounts_are_the_same_and_leave_nothing", "another owner"),
+    ("runtime::other_users_rights_and_places_are_the_same", "other users"),
     ("stdio::what_is_typed_reaches_a_terminal_as_another_user", "another user"),
     ("network::", "nothing in it has to do with ids"),
     ("swaps::", "likewise"),

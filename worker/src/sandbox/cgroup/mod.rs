@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bricklayer_cache::root::ids::in_user_namespace;
 use bricklayer_solver::op::Limits;
 use rustix::fs::{Mode, OFlags};
 
@@ -30,6 +31,13 @@ use self::settings::{Setting, settings};
 use super::{SandboxError, policy};
 
 fn not_delegated(controller: &str) -> String {
+    if matches!(controller, "cpuset" | "io") && in_user_namespace() {
+        // systemd's user managers have memory, pids and cpu by default.
+        return format!(
+            "the {controller} controller is not delegated to users here: as root, write `[Service]` and `Delegate=cpu cpuset io memory \
+             pids` to /etc/systemd/system/user@.service.d/delegate.conf, and log in again"
+        );
+    }
     format!(
         "the {controller} controller is not available here: run as root on the host, or in a unit that it is delegated to \
          (`systemd-run --user --scope -p Delegate=yes bricklayer build …`, alone in it)"

@@ -29,12 +29,14 @@ use bricklayer_cache::root::ids::in_user_namespace;
 use bricklayer_solver::op::{Network, Security};
 use bricklayer_sys::mount::make_private;
 use bricklayer_sys::namespace::{Namespaces, unshare};
+use bricklayer_sys::notify::Listener;
 use bricklayer_sys::spawn::{Capabilities, Child, Plan, Strings, spawn};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 
 use super::cgroup::Group;
 use super::launch::environment;
+use super::owners;
 use super::rootfs::{self, Context, Scratch, attach, clone_tree, filesystem, open_path, system_directory};
 use super::socket::Bound;
 use super::stdio::Terminal;
@@ -57,6 +59,8 @@ pub struct Runtime {
 /// A runtime that was started.
 pub(super) struct Started {
     pub(super) child: Child,
+    /// Where its calls that change owners wait.
+    pub(super) owners: Option<Listener>,
     pub(super) sockets: Vec<Bound>,
     pub(super) terminal: Option<Terminal>,
     /// What the runtime has to say of itself.
@@ -83,12 +87,6 @@ pub(super) fn start(
     with: Surroundings<'_>,
     stubs: &mut Stubs,
 ) -> Result<Started, SandboxError> {
-    if in_user_namespace() {
-        return Err(SandboxError::Invalid(
-            "an OCI runtime needs root on the host: an ordinary user's sandboxes are made by this program alone"
-                .to_owned(),
-        ));
-    }
     let terminal = match command.stdio.terminal {
         Some(size) => Some(Terminal::of_host(size).map_err(failed("make a terminal"))?),
         None => None,
@@ -98,7 +96,7 @@ pub(super) fn start(
     let host = open_path(CWD, "/").map_err(failed("open the root directory"))?;
     make_private(host.as_fd()).map_err(failed("make mounts private"))?;
     if let Some(hierarchy) = Group::beside_legacy() {
-        unmount(hierarchy, UnmountFlags::DETACH).map_err(failed("hide a hierarchy of control groups"))?;
+        hide(hierarchy)?;
     }
     let bundle = Bundle::new(&with.runtime.scratch)?;
     if let Some(network) = with.network {
@@ -113,7 +111,8 @@ pub(super) fn start(
     };
     let surroundings = spec::Surroundings {
         limits: with.limits,
-        groups: with.group.path(),
+        // In a user namespace the command stays in the runtime's own.
+        groups: with.group.path().filter(|_| !in_user_namespace()),
         unified: Group::is_unified(),
         network,
         mounts: &elsewhere,
@@ -125,8 +124,9 @@ pub(super) fn start(
     let (runtime, path) = (&with.runtime.program, |name: &str| bundle.path.join(name));
     let id = with.runtime.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let id: String = id.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-    let words = [
-        runtime.as_os_str().to_owned(),
+    let mut words = vec![runtime.as_os_str().to_owned()];
+    words.extend(as_a_user(runtime).iter().map(Into::into));
+    words.extend([
         "--root".into(),
         path("state").into(),
         "--log".into(),
@@ -137,7 +137,7 @@ pub(super) fn start(
         "--bundle".into(),
         bundle.path.clone().into(),
         format!("bricklayer{id}").into(),
-    ];
+    ]);
     let c_string = |bytes: &[u8]| {
         CString::new(bytes).map_err(|_| SandboxError::Invalid("the runtime's path has a NUL byte".to_owned()))
     };
@@ -190,8 +190,36 @@ pub(super) fn start(
         capabilities: Capabilities { bounding: u64::MAX, permitted: u64::MAX, inheritable: 0 },
         filter: None,
     };
+    // Last: from here on this thread's own calls of these would wait, too.
+    let owners = owners::intercept();
     let child = spawn(&plan).map_err(failed("start the supervisor"))?;
-    Ok(Started { child, sockets, terminal, log })
+    Ok(Started { child, owners, sockets, terminal, log })
+}
+
+/// Hides a mount from the calling thread's mount namespace.
+fn hide(mount: &Path) -> Result<(), SandboxError> {
+    let hidden = if in_user_namespace() {
+        // What was there before the user namespace can't be unmounted in it.
+        let nothing = filesystem("tmpfs", &[("mode", "0755"), ("size", "0")], rootfs::NO_SUID_DEV)?;
+        rustix::fs::openat(CWD, mount, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|place| attach(nothing.as_fd(), place.as_fd()))
+    } else {
+        unmount(mount, UnmountFlags::DETACH)
+    };
+    hidden.map_err(failed("hide a hierarchy of control groups"))
+}
+
+/// What a runtime has to be told in a user namespace: that it may make no control groups. It finds out the rest itself.
+fn as_a_user(runtime: &Path) -> &'static [&'static str] {
+    if !in_user_namespace() {
+        return &[];
+    }
+    match runtime.file_name().and_then(|name| name.to_str()) {
+        Some("crun") => &["--cgroup-manager=disabled"],
+        Some("runc") => &["--rootless=true"],
+        Some("runsc") => &["--ignore-cgroups"],
+        _ => &[],
+    }
 }
 
 /// The bundle's directory.

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use bricklayer_cache::root::ids;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use super::super::capabilities;
+use super::super::launch::may_set_groups;
 use super::super::{Command, HOSTNAME, SandboxError, limits, policy, seccomp};
 use super::{profile, sandboxed};
 
@@ -68,6 +70,9 @@ fn document(command: &Command, with: &Surroundings<'_>) -> Result<Value, Sandbox
     if !groups.contains(&command.user.gid) {
         // Otherwise a file that its group may not read could be read.
         groups.insert(0, command.user.gid);
+    }
+    if !may_set_groups() {
+        groups.clear();
     }
     let mut linux = json!({
         "namespaces": namespaces(&with.network),
@@ -149,20 +154,33 @@ fn mounts(command: &Command, with: &Surroundings<'_>) -> Value {
     let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
     let shm = format!("size={}", command.shm_size.unwrap_or(policy::SHM_SIZE));
     let sys = if sandboxed(command) { "ro" } else { "rw" };
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if ids::mapped(0, 5) {
+        pts.push("gid=5");
+    }
+    let foreign = ids::in_user_namespace() && matches!(with.network, Network::Host);
     let mut mounts = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("/dev/pts", "devpts", &pts),
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys]),
     ];
+    mounts.push(if foreign {
+        // Only the owner of a network may show it: what the host shows is bound, with all that lies on it.
+        json!({ "destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rprivate", "nosuid", "noexec", "nodev", sys] })
+    } else {
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", sys])
+    });
     // With hierarchies of version 1 as well the directory stays empty.
-    if with.unified {
+    if foreign {
+        // The host's groups, some of which the user may write to.
+        mounts.push(mount(
+            "/sys/fs/cgroup",
+            "tmpfs",
+            &["nosuid", "noexec", "nodev", "ro", "mode=755", "size=0"],
+        ));
+    } else if with.unified {
         mounts.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", sys]));
     }
     // Whether they can be written to is decided: runtimes keep the attributes of what they bind.
