@@ -366,6 +366,7 @@ fn failure(exec: &Exec, exit: &Exit) -> StepError {
     } else if let Some(limit) = exit.out_of_memory {
         match limit {
             0 => "killed: out of memory".to_owned(),
+            bytes if bytes < 1 << 20 => format!("killed: out of memory at {} KiB", bytes >> 10),
             bytes => format!("killed: out of memory at {} MiB", bytes >> 20),
         }
     } else if let Some(signal) = exit.signal {
