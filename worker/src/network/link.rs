@@ -8,6 +8,9 @@ use super::netlink::{ACK, CREATE, EXCLUSIVE, Message, NEW_LINK, REQUEST, link_he
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 
+/// What belongs to an address family, as an attribute of a link.
+const AF_SPEC: u16 = 26;
+
 /// `AF_INET` and `AF_INET6`.
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
@@ -57,13 +60,28 @@ pub(super) fn pair(name: &str, mtu: Option<u32>, namespace: BorrowedFd<'_>) -> M
 /// Keeps an interface from making IPv6 addresses by itself: we give it all that it needs, and ours need no second of
 /// waiting whether somebody else has them.
 pub(super) fn no_own_addresses(index: u32) -> Message {
-    const AF_SPEC: u16 = 26;
     const ADDRESS_GENERATION: u16 = 8;
     const NONE: u8 = 1;
     let mut message = Message::new(NEW_LINK, REQUEST | ACK, &link_head(index, false));
     message.nest(AF_SPEC, |families| {
         families.nest(u16::from(IPV6), |ipv6| {
             ipv6.attribute(ADDRESS_GENERATION, &[NONE]);
+        });
+    });
+    message
+}
+
+/// Brings an interface up, and lets IPv4 packets that come in there be passed on. The switch in /proc does the same, but a
+/// write to it spins for as long as anybody on the host changes anything about networks.
+pub(super) fn up_to_forward(index: u32) -> Message {
+    const CONFIGURATION: u16 = 1;
+    const FORWARDING: u16 = 1;
+    let mut message = up(index);
+    message.nest(AF_SPEC, |families| {
+        families.nest(u16::from(IPV4), |ipv4| {
+            ipv4.nest(CONFIGURATION, |configuration| {
+                configuration.attribute(FORWARDING, &1_u32.to_ne_bytes());
+            });
         });
     });
     message

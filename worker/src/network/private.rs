@@ -379,13 +379,12 @@ impl Shared {
             within.push(link::address(inner, of_command, prefix));
             routes.push(link::default_route(own));
         }
-        outside.push(link::up(outer));
+        outside.push(link::up_to_forward(outer));
         within.push(link::up(inner));
         within.extend(routes);
         let all = |messages: Vec<_>| messages.into_iter().map(|message| (message, true)).collect();
         host.batch(all(outside)).map_err(at("set up the host's interface"))?;
         inside.netlink.batch(all(within)).map_err(at("set up the command's interface"))?;
-        forwarding::ipv4(&name).map_err(at("forward packets"))?;
         if self.pools.len() > 1 {
             forwarding::ipv6(&name).map_err(at("forward packets"))?;
         }
