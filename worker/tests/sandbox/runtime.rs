@@ -58,7 +58,7 @@ fn the_same(script: &str, change: &dyn Fn(&Root, &mut Command)) -> String {
 #[test]
 fn a_command_sees_and_may_do_the_same() {
     let script = "id; umask; pwd; hostname; cat /etc/hosts /etc/resolv.conf; env | sort | grep -v SHLVL; ls /sys/class/net; \
-                  grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status; cut -c1-47 /proc/self/limits; ls /dev | grep -v core; ls -l /dev/pts; \
+                  grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status; cut -c1-47 /proc/self/limits; ls /dev | grep -v core; stat -c '%A %u:%g %t %T %n' /dev/pts/*; \
                   for f in kcore keys sched_debug timer_list interrupts; do cat /proc/$f 2>/dev/null | wc -c; done; ls /proc/acpi /sys/firmware; \
                   for f in /proc/sysrq-trigger /proc/sys/kernel/hostname /sys/kernel/x; do echo 1 2>/dev/null > $f || echo no $f; done; \
                   for c in 'mount -t tmpfs x /tmp' 'unshare -n true' 'mknod /tmp/n c 1 3' 'mknod /tmp/m b 8 0' 'cat /tmp/m' 'chroot / true'; do \
