@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use bricklayer_solver::Digest;
 use bricklayer_solver::record::LayerId;
 use rusqlite::params;
+use rustix::io::Errno;
 use sha2::Digest as _;
 
 use super::blobs::{digest_column, file_size};
@@ -48,7 +49,11 @@ impl Store {
         let root = self.inner.layout.root();
         let directory = File::open(root).map_err(io_error("open", root))?;
         // Builds that run beside this one must not wait for the disk: the database is not locked here.
-        rustix::fs::syncfs(&directory).map_err(io_error("write to disk", root))?;
+        // ENOENT: a filesystem in user space had nothing to write to any more, since the file was removed before. What is not
+        // on disk after that is written, or told, by the second call: an error is told once.
+        rustix::fs::syncfs(&directory)
+            .or_else(|error| if error == Errno::NOENT { rustix::fs::syncfs(&directory) } else { Err(error) })
+            .map_err(io_error("write to disk", root))?;
         let mut state = self.inner.state();
         let state = &mut *state;
         state.db.write_durably("note what is on disk", |tx| {
