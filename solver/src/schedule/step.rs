@@ -279,6 +279,9 @@ impl Flying {
 
     /// Runs the step for everybody who is aboard.
     ///
+    /// All that is held here is let go before anybody hears of the end: the process may end at that, and a store that was
+    /// not let go leaves what it was writing to the next process.
+    ///
     /// Waits for its turn, which holds no thread; what follows looks into the records, runs and writes, and has a
     /// thread that may wait for all of it: changing threads at each of them costs more than the solver's own work.
     async fn fly(self, cockpit: Cockpit) {
@@ -294,7 +297,9 @@ impl Flying {
         let turn = match guard("a step", turn).await {
             Ok(turn) => turn,
             Err(error) => {
-                landing.send_replace(Some(Err(self.failure(error))));
+                let failure = self.failure(error);
+                drop(self);
+                landing.send_replace(Some(Err(failure)));
                 return;
             }
         };
@@ -303,8 +308,9 @@ impl Flying {
         // whoever waits hears from that thread; if it never runs, the dropped sender says so
         tokio::task::spawn_blocking(move || {
             let landed = runtime.block_on(guard("a step", self.make(&cancel)));
-            drop(turn);
-            landing.send_replace(Some(landed.map_err(|error| self.failure(error))));
+            let landed = landed.map_err(|error| self.failure(error));
+            drop((turn, self));
+            landing.send_replace(Some(landed));
         });
     }
 
