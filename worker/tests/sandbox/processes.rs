@@ -30,9 +30,13 @@ fn builder() {
 
 #[test]
 fn the_kernel_ends_what_a_killed_builder_leaves() {
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().count();
+    // Other tests mount and unmount meanwhile; none of them an overlay where everybody sees it.
+    let overlays = || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        mounts.lines().filter(|line| line.contains(" - overlay ")).map(str::to_owned).collect::<Vec<_>>()
+    };
     for round in 0..5 {
-        let before = mounts();
+        let before = overlays();
         let word = format!("98761{round}");
         let program = std::env::current_exe().expect("the test's own program");
         let mut builder = std::process::Command::new(program)
@@ -62,8 +66,10 @@ fn the_kernel_ends_what_a_killed_builder_leaves() {
             assert!(Instant::now() < deadline, "the command outlived its builder");
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert_eq!(mounts(), before);
+        assert_eq!(overlays(), before);
         let folder = text.lines().find_map(|line| line.split_once("folder ")).expect("a folder").1;
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        assert!(!mounts.contains(folder), "{mounts}");
         std::fs::remove_dir_all(Path::new(folder)).expect("remove what the builder left");
     }
     // The next command removes its control groups; `groups` says which those were.
