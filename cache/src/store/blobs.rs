@@ -52,7 +52,7 @@ impl BlobWriter {
                 return Err(StoreError::DigestMismatch { expected: digest, actual });
             }
         }
-        if !(self.file.is_none() && self.store.hold_known_blob(actual, self.size)?) {
+        if !self.store.hold_known_blob(actual, self.size)? {
             self.write_out().map_err(io_error("write", &self.path))?;
             self.store.publish_blob(&self.path, actual, self.size)?;
         }
@@ -107,7 +107,7 @@ impl Write for BlobWriter {
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
-        // After a commit there is nothing at this path any more.
+        // After a commit there is nothing at this path any more, unless the blob was known.
         if self.file.is_some() {
             let _ = fs::remove_file(&self.path);
         }
@@ -274,11 +274,7 @@ impl Store {
     }
 
     /// Gives the finished file at `draft` its name.
-    pub(super) fn publish_blob(&self, draft: &Path, digest: Digest, size: u64) -> Result<(), StoreError> {
-        if self.hold_known_blob(digest, size)? {
-            let _ = fs::remove_file(draft);
-            return Ok(());
-        }
+    fn publish_blob(&self, draft: &Path, digest: Digest, size: u64) -> Result<(), StoreError> {
         let target = self.inner.layout.blob(digest);
         self.inner.shared(|state| {
             let state = &mut *state;
