@@ -36,8 +36,8 @@ impl Run {
         matches!(self.plan.graph.vertex(id).op, Op::Exec(_))
     }
 
-    /// To be told when a step is run; how many others may still run a command.
-    pub(super) fn command_begins(&self, id: VertexId) -> usize {
+    /// To be told when a step is run, or hits when its turn comes; how many others may still run a command.
+    pub(super) fn no_longer_to_come(&self, id: VertexId) -> usize {
         if !self.is_command(id) {
             return self.commands_to_come.load(Ordering::Relaxed);
         }
@@ -254,8 +254,8 @@ impl<'a> Board<'a> {
     }
 
     fn ended(&mut self, ended: Ended) -> Result<Arc<Output>, Failure> {
-        if ended.state == StepState::Cached {
-            self.run.command_begins(ended.id);
+        if matches!(ended.state, StepState::Cached | StepState::Shared) {
+            self.run.no_longer_to_come(ended.id);
         }
         if let Some(report) = &mut self.reports[ended.id.0 as usize] {
             report.state = ended.state;

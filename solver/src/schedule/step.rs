@@ -365,7 +365,7 @@ impl Flying {
             inputs: self.inputs.iter().map(|input| Output::clone(input)).collect(),
             contents: self.known.iter().map(Known::files).collect(),
             pinned: self.run.plan.step(self.id).pin.as_ref(),
-            commands_to_come: self.run.command_begins(self.id),
+            commands_to_come: self.run.no_longer_to_come(self.id),
             task: self.task(),
             cancel: cancel.clone(),
         };
