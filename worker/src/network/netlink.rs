@@ -3,11 +3,15 @@
 //! Every message is `nlmsghdr` (length, type, flags, sequence, port), a fixed head, and attributes (`nlattr`: length,
 //! type, value, padded to four bytes; they nest). Numbers are in host order unless said otherwise.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socket_with, socketpair,
+};
 
 pub(crate) const REQUEST: u16 = 1;
 pub(crate) const ACK: u16 = 4;
@@ -117,6 +121,27 @@ impl Socket {
             Some(std::time::Duration::from_secs(10)),
         )?;
         Ok(Self { fd, sequence: 0 })
+    }
+
+    /// Has the kernel close the socket some time after it is dropped, where that takes long: it is put into the queue of a
+    /// UNIX socket that is in its own queue too. So nobody can get at it any more, and the kernel's garbage collector
+    /// closes all of them (on a thread of its own since Linux 6.8, before that at once).
+    pub(crate) fn close_later(&self) {
+        let leave = || -> rustix::io::Result<()> {
+            let (sender, queue) =
+                socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            let fds = [self.fd.as_fd(), queue.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+            sendmsg(&sender, &[IoSlice::new(b"-")], &mut control, SendFlags::empty())?;
+            // The collector looks for garbage when a UNIX socket is closed: that must be the other one.
+            drop(queue);
+            drop(sender);
+            Ok(())
+        };
+        // Without it, dropping the socket takes longer.
+        let _ = leave();
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! Rules for packets (nftables), spoken to the kernel directly.
 //!
 //! The tables belong to the socket that made them (`NFT_TABLE_F_OWNER`): when that is closed, because the process ended,
-//! however it ended, the kernel removes tables and rules. Nobody else can change them.
+//! however it ended, the kernel removes tables and rules. Nobody else can change them. (To remove them takes until no packet
+//! can be on its way through them, 10 to 20 ms, which [`Socket::close_later`] leaves to the kernel.)
 //!
 //! ```text
 //! table ip bricklayer-PID-RANDOM {          and the same for ip6
@@ -135,7 +136,14 @@ struct Table<'a> {
     messages: Vec<(Message, bool)>,
 }
 
-impl Table<'_> {
+impl<'a> Table<'a> {
+    fn new(family: u8, name: &'a str) -> Self {
+        let mut message = Message::new(NEW_TABLE, REQUEST | ACK | CREATE | EXCLUSIVE, &head(family, 0));
+        message.string(1, name);
+        word(&mut message, 2, OWNER);
+        Self { family, name, messages: vec![(message, true)] }
+    }
+
     fn chain(&mut self, name: &str, kind: &str, hook: u32, priority: i32) {
         let mut message = Message::new(NEW_CHAIN, REQUEST | ACK | CREATE, &head(self.family, 0));
         message.string(1, self.name);
@@ -177,14 +185,14 @@ pub(super) fn table_name() -> String {
     format!("bricklayer-{}-{:08x}", std::process::id(), u32::from_ne_bytes(random))
 }
 
-/// Lets what comes from `pool` out under the host's own address, and nothing in but answers. Holds as long as the socket
+/// Lets what comes from `pools` out under the host's own address, and nothing in but answers. Holds as long as the socket
 /// is open. `prefix` is what the names of the interfaces to commands begin with.
-pub(super) fn translate(socket: &mut Socket, name: &str, pool: &Pool, prefix: &str) -> io::Result<()> {
-    let family = family(pool);
-    let mut new_table = Message::new(NEW_TABLE, REQUEST | ACK | CREATE | EXCLUSIVE, &head(family, 0));
-    new_table.string(1, name);
-    word(&mut new_table, 2, OWNER);
-    let mut table = Table { family, name, messages: vec![(new_table, true)] };
+pub(super) fn translate(socket: &mut Socket, name: &str, pools: &[Pool], prefix: &str) -> io::Result<()> {
+    transaction(socket, pools.iter().flat_map(|pool| table(name, pool, prefix)).collect())
+}
+
+fn table(name: &str, pool: &Pool, prefix: &str) -> Vec<(Message, bool)> {
+    let mut table = Table::new(family(pool), name);
     table.chain("postrouting", "nat", HOOK_POSTROUTING, PRIORITY_SOURCE_NAT);
     table.chain("forward", "filter", HOOK_FORWARD, PRIORITY_FIRST);
     table.chain("passed", "filter", HOOK_FORWARD, PRIORITY_LAST);
@@ -223,7 +231,7 @@ pub(super) fn translate(socket: &mut Socket, name: &str, pool: &Pool, prefix: &s
             counter(rule);
         });
     }
-    transaction(socket, table.messages)
+    table.messages
 }
 
 /// Drops packets that are to a connection what `states` says.
@@ -242,10 +250,7 @@ fn drop_in_state(rule: &mut Message, states: u32) {
 /// versions of pasta send segments without any flag, which are taken for the namespace's own, and it would reset the
 /// connection that it only passes on.
 pub(super) fn ignore_invalid(socket: &mut Socket, name: &str) -> io::Result<()> {
-    let mut new_table = Message::new(NEW_TABLE, REQUEST | ACK | CREATE | EXCLUSIVE, &head(BOTH, 0));
-    new_table.string(1, name);
-    word(&mut new_table, 2, OWNER);
-    let mut table = Table { family: BOTH, name, messages: vec![(new_table, true)] };
+    let mut table = Table::new(BOTH, name);
     table.chain("input", "filter", HOOK_INPUT, PRIORITY_FIRST);
     table.rule("input", |rule| drop_in_state(rule, INVALID));
     transaction(socket, table.messages)
@@ -264,14 +269,14 @@ fn octets(address: IpAddr) -> Vec<u8> {
 
 /// How many packets from commands were to be passed on, and how many of them the host's filters let through.
 pub(super) fn counts(socket: &mut Socket, name: &str, pool: &Pool) -> io::Result<(u64, u64)> {
-    let mut of = |chain: &str| -> io::Result<u64> {
-        let mut question = Message::new(GET_RULE, REQUEST | DUMP, &head(family(pool), 0));
-        question.string(1, name);
-        question.string(2, chain);
-        let rules = socket.dump(&question)?;
-        Ok(rules.iter().filter_map(|(_, rule)| packets(rule.get(4..)?)).sum())
+    let mut question = Message::new(GET_RULE, REQUEST | DUMP, &head(family(pool), 0));
+    question.string(1, name);
+    let rules = socket.dump(&question)?;
+    let of = |chain: &[u8]| {
+        let in_chain = |rule: &&[u8]| Attributes::find(rule, 2) == Some(chain);
+        rules.iter().filter_map(|(_, rule)| rule.get(4..)).filter(in_chain).filter_map(packets).sum()
     };
-    Ok((of("forward")?, of("passed")?))
+    Ok((of(b"forward\0"), of(b"passed\0")))
 }
 
 /// The number that a rule's counter stands at.

@@ -229,6 +229,7 @@ impl Rules {
 impl Drop for Rules {
     fn drop(&mut self) {
         foreign::close_ways(&mut self.socket, &self.table, &self.opened);
+        self.socket.close_later();
     }
 }
 
@@ -266,10 +267,8 @@ impl Shared {
             table: packets::table_name(),
             opened: Vec::new(),
         };
-        for pool in &pools {
-            packets::translate(&mut rules.socket, &rules.table, pool, PREFIX)
-                .map_err(at("translate addresses"))?;
-        }
+        packets::translate(&mut rules.socket, &rules.table, &pools, PREFIX)
+            .map_err(at("translate addresses"))?;
         rules.opened = foreign::open_ways(&mut rules.socket, &rules.table, PREFIX)
             .map_err(at("read the host's rules for packets"))?;
         // Answers come in there and have to be passed on.
@@ -669,13 +668,13 @@ add rule inet firewalld filter_FORWARD reject with icmpx type admin-prohibited
         let interfaces = || host.on_host(|| fs::read_to_string("/proc/thread-self/net/dev").expect("read"));
         assert!(interfaces().contains(PREFIX));
         host.end();
-        // The kernel takes a namespace apart after its end.
+        // The kernel takes a namespace apart after its end, and closes the socket of the rules.
+        let rules = || host.on_host(|| nft("list ruleset\n"));
         let gone = (0..1000).any(|_| {
             std::thread::sleep(Duration::from_millis(20));
-            !interfaces().contains(PREFIX)
+            !interfaces().contains(PREFIX) && rules().is_empty()
         });
-        assert!(gone, "{}", interfaces());
-        assert_eq!(host.on_host(|| nft("list ruleset\n")), "");
+        assert!(gone, "{}{}", interfaces(), rules());
     }
 
     /// Needs root.

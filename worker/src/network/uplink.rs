@@ -44,7 +44,7 @@ const PLACES: &str = "/usr/bin:/usr/local/bin:/bin";
 pub(super) struct Uplink {
     namespace: OwnedFd,
     /// Its rules hold as long as this is open.
-    _rules: Socket,
+    rules: Socket,
     _pasta: Child,
 }
 
@@ -99,7 +99,13 @@ impl Uplink {
                 scope.spawn(|| start_pasta(&candidates, namespace)).join().unwrap_or_else(panicked)
             })?
         };
-        Ok(Arc::new(Self { namespace, _rules: rules, _pasta: pasta }))
+        Ok(Arc::new(Self { namespace, rules, _pasta: pasta }))
+    }
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        self.rules.close_later();
     }
 }
 
