@@ -43,6 +43,11 @@ use crate::root::{Kind, Metadata, Root, at};
 /// Files that are read side by side.
 const BATCH: usize = 256;
 
+/// So few files with so few bytes are read by the calling thread: handing them to others, which may have to be started
+/// first, takes longer.
+const FEW: usize = 32;
+const LITTLE: u64 = 256 << 10;
+
 /// Digest of everything that a layer's tar would hold, but no times: path, type, mode, owner, link target, device, xattrs,
 /// content, whiteouts, hard links. Files are read in parallel on rayon's pool.
 pub fn content_digest(tree: &Path) -> Result<Digest, LayerError> {
@@ -116,35 +121,50 @@ enum What {
     Facts { digest: Digest, opaque: bool },
 }
 
-/// Reads a batch in parallel and hashes its entries in their order.
+/// Reads a batch, in parallel if it is worth it, and hashes its entries in their order.
 fn run(root: &Root, batch: &mut Vec<Job>, hasher: &mut Sha256) -> Result<(), LayerError> {
-    let done: Vec<(Vec<u8>, What)> = std::mem::take(batch)
-        .into_par_iter()
-        .map(|job| {
-            let what = match job.todo {
-                Todo::Known(what) => what,
-                Todo::Read { dir, name, metadata } => {
-                    let path = root.name().join(OsStr::from_bytes(&job.path));
-                    let (facts, marks) = read_facts(dir.as_fd(), &name, metadata, &path)?;
-                    if marks.elsewhere {
-                        let what = "overlayfs keeps its content in another layer (redirect or metacopy)";
-                        return Err(LayerError::Unpackable { path, what });
-                    }
-                    if marks.whiteout && metadata.kind == Kind::File && metadata.size == 0 {
-                        What::Whiteout
-                    } else {
-                        let opaque = marks.opaque && metadata.kind == Kind::Directory;
-                        What::Facts { digest: facts.digest(), opaque }
-                    }
-                }
-            };
-            Ok((job.path, what))
-        })
-        .collect::<Result<_, LayerError>>()?;
+    let batch = std::mem::take(batch);
+    let small = batch.len() < FEW && batch.iter().map(Job::bytes).sum::<u64>() < LITTLE;
+    let done: Vec<(Vec<u8>, What)> = if small {
+        batch.into_iter().map(|job| job.run(root)).collect::<Result<_, LayerError>>()?
+    } else {
+        batch.into_par_iter().map(|job| job.run(root)).collect::<Result<_, LayerError>>()?
+    };
     for (path, what) in &done {
         feed(hasher, path, what);
     }
     Ok(())
+}
+
+impl Job {
+    /// How many bytes it reads.
+    fn bytes(&self) -> u64 {
+        match &self.todo {
+            Todo::Read { metadata, .. } if metadata.kind == Kind::File => metadata.size,
+            _ => 0,
+        }
+    }
+
+    fn run(self, root: &Root) -> Result<(Vec<u8>, What), LayerError> {
+        let what = match self.todo {
+            Todo::Known(what) => what,
+            Todo::Read { dir, name, metadata } => {
+                let path = root.name().join(OsStr::from_bytes(&self.path));
+                let (facts, marks) = read_facts(dir.as_fd(), &name, metadata, &path)?;
+                if marks.elsewhere {
+                    let what = "overlayfs keeps its content in another layer (redirect or metacopy)";
+                    return Err(LayerError::Unpackable { path, what });
+                }
+                if marks.whiteout && metadata.kind == Kind::File && metadata.size == 0 {
+                    What::Whiteout
+                } else {
+                    let opaque = marks.opaque && metadata.kind == Kind::Directory;
+                    What::Facts { digest: facts.digest(), opaque }
+                }
+            }
+        };
+        Ok((self.path, what))
+    }
 }
 
 fn feed(hasher: &mut Sha256, path: &[u8], what: &What) {

@@ -45,7 +45,8 @@ pub struct TarSink<'a> {
     total: u64,
     progress: &'a dyn Fn(u64),
     jobs: Option<SyncSender<Receiver<Compressed>>>,
-    pool: &'a ThreadPool,
+    /// None: that of the process, whose threads start when there is a second block.
+    pool: Option<&'a ThreadPool>,
     previous: Option<Arc<Vec<u8>>>,
     method: Method,
     writer: Option<Begin<'a>>,
@@ -112,8 +113,12 @@ impl TarSink<'_> {
         if self.block.is_empty() {
             return Ok(());
         }
+        let pool = match self.pool {
+            Some(pool) => pool,
+            None => common_pool()?,
+        };
         if let Some(begin) = self.writer.take() {
-            let (jobs, queue) = sync_channel(self.pool.current_num_threads() + 2);
+            let (jobs, queue) = sync_channel(pool.current_num_threads() + 2);
             begin(Blocks::Many(queue)).map_err(LayerError::Write)?;
             self.jobs = Some(jobs);
         }
@@ -123,7 +128,7 @@ impl TarSink<'_> {
         let input = Arc::clone(&block);
         let before =
             if matches!(method, Method::Gzip(_)) { self.previous.replace(Arc::clone(&block)) } else { None };
-        self.pool.spawn(move || {
+        pool.spawn(move || {
             // Nobody takes it if the writer failed.
             let _ = done.send(compress_block(method, input, before.as_deref()));
         });
@@ -156,11 +161,11 @@ pub(super) fn compress(
     progress: &dyn Fn(u64),
     fill: impl FnOnce(&mut TarSink<'_>) -> Result<(), LayerError>,
 ) -> Result<Tarred, LayerError> {
-    compress_on(pool()?, out, compression, level, progress, fill)
+    compress_on(None, out, compression, level, progress, fill)
 }
 
 fn compress_on(
-    pool: &ThreadPool,
+    pool: Option<&ThreadPool>,
     out: &mut (dyn Write + Send),
     compression: Compression,
     level: Option<i32>,
@@ -210,7 +215,7 @@ fn compress_on(
     })
 }
 
-fn pool() -> Result<&'static ThreadPool, LayerError> {
+fn common_pool() -> Result<&'static ThreadPool, LayerError> {
     static POOL: OnceLock<ThreadPool> = OnceLock::new();
     if let Some(pool) = POOL.get() {
         return Ok(pool);
@@ -265,6 +270,7 @@ fn compress_block(method: Method, block: Arc<Vec<u8>>, before: Option<&Vec<u8>>)
 
 /// Raw deflate data (RFC 1951) that ends on a byte boundary.
 fn deflate(level: u32, block: &[u8], window: &[u8]) -> io::Result<Vec<u8>> {
+    // A state that is used again (`Compress::reset`) makes other bytes.
     let mut state = Compress::new(flate2::Compression::new(level), false);
     if !window.is_empty() {
         state.set_dictionary(window)?;
@@ -304,7 +310,7 @@ mod tests {
                 let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let mut out = Vec::new();
                 // Pieces of another size each time: where they end must not matter either.
-                compress_on(&pool, &mut out, compression, None, &|_| {}, |sink| {
+                compress_on(Some(&pool), &mut out, compression, None, &|_| {}, |sink| {
                     text.chunks(threads * 7001).try_for_each(|piece| sink.push(piece))
                 })
                 .unwrap();
