@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::Digest as _;
 
 use super::Store;
-use super::db::next_seq;
+use super::db::{Fail, next_seq};
 use super::error::{StoreError, io_error};
 use super::now_ms;
 
@@ -35,6 +35,9 @@ pub struct BlobWriter {
     size: u64,
 }
 
+/// What is to be known of a blob with this digest and size, to be written in the transaction that enters it.
+pub(super) type Also<'a> = &'a dyn Fn(&Connection, Digest, u64) -> Result<(), Fail>;
+
 impl BlobWriter {
     /// Checks digest and size, and makes it visible under its digest. One that is already there is left alone.
     /// Returns digest and size in bytes.
@@ -42,7 +45,20 @@ impl BlobWriter {
     /// # Errors
     ///
     /// [`StoreError::SizeMismatch`] and [`StoreError::DigestMismatch`] if it is not what was expected: nothing is stored.
-    pub fn commit(mut self, expected: Option<(Digest, u64)>) -> Result<(Digest, u64), StoreError> {
+    pub fn commit(self, expected: Option<(Digest, u64)>) -> Result<(Digest, u64), StoreError> {
+        self.finish(expected, None)
+    }
+
+    /// Makes it visible under its digest; what `also` writes about it comes with it.
+    pub(super) fn commit_with(self, also: Also<'_>) -> Result<(Digest, u64), StoreError> {
+        self.finish(None, Some(also))
+    }
+
+    fn finish(
+        mut self,
+        expected: Option<(Digest, u64)>,
+        also: Option<Also<'_>>,
+    ) -> Result<(Digest, u64), StoreError> {
         let actual = Digest::from_bytes(self.hasher.clone().finalize().into());
         if let Some((digest, size)) = expected {
             if size != self.size {
@@ -54,7 +70,11 @@ impl BlobWriter {
         }
         if !self.store.hold_known_blob(actual, self.size)? {
             self.write_out().map_err(io_error("write", &self.path))?;
-            self.store.publish_blob(&self.path, actual, self.size)?;
+            self.store.publish_blob(&self.path, actual, self.size, also)?;
+        } else if let Some(also) = also {
+            self.store
+                .inner
+                .shared(|state| state.db.write("note what a blob is", |tx| also(tx, actual, self.size)))?;
         }
         Ok((actual, self.size))
     }
@@ -274,7 +294,13 @@ impl Store {
     }
 
     /// Gives the finished file at `draft` its name.
-    fn publish_blob(&self, draft: &Path, digest: Digest, size: u64) -> Result<(), StoreError> {
+    fn publish_blob(
+        &self,
+        draft: &Path,
+        digest: Digest,
+        size: u64,
+        also: Option<Also<'_>>,
+    ) -> Result<(), StoreError> {
         let target = self.inner.layout.blob(digest);
         self.inner.shared(|state| {
             let state = &mut *state;
@@ -289,7 +315,7 @@ impl Store {
                      ON CONFLICT (digest) DO UPDATE SET size = ?2, unsynced = ?3, used_ms = ?4",
                 )?
                 .execute(params![digest.as_bytes(), size.cast_signed(), seq, now])?;
-                Ok(())
+                also.map_or(Ok(()), |also| also(tx, digest, size))
             })?;
             self.inner.used_unsynced(true);
             Ok(())

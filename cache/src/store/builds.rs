@@ -16,12 +16,13 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::error::{StoreError, io_error};
-use super::lease::remove_all;
 use super::remove::disk_usage;
 use super::{State, Store, now_ms};
 
 /// Ended builds that are kept, by number.
 const KEPT: usize = 100;
+/// So many more may be there, since others wait while some are removed.
+const MORE: usize = 10;
 /// Ended builds that are kept, by bytes. The newest stays, however large.
 const KEPT_BYTES: u64 = 1 << 30;
 
@@ -136,9 +137,12 @@ impl Store {
     }
 
     /// Removes the oldest builds where there are too many. `measure`: also where they take too many bytes; looking
-    /// for that takes a while.
+    /// for that takes a while. Their files go while the caller goes on.
     pub fn trim_builds(&self, measure: bool) -> Result<(), StoreError> {
-        self.trim_builds_to(KEPT, if measure { Some(KEPT_BYTES) } else { None })
+        if measure {
+            return self.trim_builds_to(KEPT, Some(KEPT_BYTES));
+        }
+        if self.builds()?.len() > KEPT + MORE { self.trim_builds_to(KEPT, None) } else { Ok(()) }
     }
 
     pub(super) fn trim_builds_to(&self, kept: usize, bytes: Option<u64>) -> Result<(), StoreError> {
@@ -159,15 +163,13 @@ impl Store {
         if going.is_empty() {
             return Ok(());
         }
-        let trash = {
-            let mut state = self.inner.state();
-            let State { lease, gate, .. } = &mut *state;
-            gate.exclusive(|| {
-                going.retain(|build| !build.is_live());
-                Ok(going.iter().map(|build| lease.discard(&build.path)).collect())
-            })?
-        };
-        remove_all(trash);
+        let mut state = self.inner.state();
+        let State { lease, gate, .. } = &mut *state;
+        let trash: Vec<_> = gate.exclusive(|| {
+            going.retain(|build| !build.is_live());
+            Ok(going.iter().map(|build| lease.discard(&build.path)).collect())
+        })?;
+        trash.into_iter().for_each(|path| lease.left_over(path));
         Ok(())
     }
 }

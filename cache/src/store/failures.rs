@@ -117,7 +117,7 @@ impl Store {
             layers.iter().filter(|(_, size)| size.is_none()).map(|(layer, _)| *layer).collect(),
         )?;
         let layout = &self.inner.layout;
-        let trash = {
+        let trash: Vec<_> = {
             let mut state = self.inner.state();
             let State { db, lease, gate } = &mut *state;
             gate.exclusive(|| {

@@ -19,7 +19,7 @@ use bricklayer_solver::record::{Layer, LayerId, Snapshot};
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::fs::CWD;
 
-use super::blobs::{digest_column, file_size};
+use super::blobs::{BlobWriter, digest_column, file_size};
 use super::db::{Fail, next_seq};
 use super::error::{StoreError, io_error};
 use super::images::is_foreign;
@@ -117,7 +117,7 @@ impl Drop for LayerDraft {
         let emptied = || fs::remove_dir(&self.work).and_then(|()| fs::remove_dir(&self.directory));
         if self.committed && emptied().is_err() {
             // What an overlay leaves behind is next to nothing, and nobody should wait for its removal.
-            self.store.inner.state().lease.left_over(&self.directory);
+            self.store.inner.state().lease.left_over(std::mem::take(&mut self.directory));
         } else if !self.committed {
             // What stays goes with the lease.
             let _ = remove(&self.directory);
@@ -390,22 +390,7 @@ impl Store {
         let options = PackOptions { compression, level: None, clamp };
         let tarred = pack(&tree, &mut writer, &options, progress)
             .map_err(|source| StoreError::Pack { path: tree, source: source.into() })?;
-        let (digest, size) = writer.commit(None)?;
-        let blob = Descriptor { media_type: media_type(compression).into(), digest, size };
-        let packed = Packed { blob, diff_id: tarred.diff_id };
-        self.note_packed(layer, clamp.unwrap_or(NOT_CLAMPED), &packed)?;
-        Ok(packed)
-    }
-
-    /// Notes that a blob is a form of a layer. The diff ID was computed here.
-    pub(super) fn note_packed(&self, layer: LayerId, clamp: i64, packed: &Packed) -> Result<(), StoreError> {
-        self.inner.shared(|state| {
-            state.db.write("note a layer's blob", |tx| {
-                enter_blob(tx, layer, clamp, packed, true)?;
-                note_verified(tx, packed.blob.digest, packed.diff_id)?;
-                Ok(())
-            })
-        })
+        commit_packed(writer, layer, clamp.unwrap_or(NOT_CLAMPED), compression, tarred.diff_id)
     }
 
     /// A blob of the layer that is there and right.
@@ -482,6 +467,26 @@ impl Store {
             }),
         }
     }
+}
+
+/// Stores a blob that is a form of a layer. The diff ID was computed here.
+pub(super) fn commit_packed(
+    writer: BlobWriter,
+    layer: LayerId,
+    clamp: i64,
+    compression: Compression,
+    diff_id: Digest,
+) -> Result<Packed, StoreError> {
+    let packed = |digest, size| Packed {
+        blob: Descriptor { media_type: media_type(compression).into(), digest, size },
+        diff_id,
+    };
+    let (digest, size) = writer.commit_with(&|tx, digest, size| {
+        enter_blob(tx, layer, clamp, &packed(digest, size), true)?;
+        note_verified(tx, digest, diff_id)?;
+        Ok(())
+    })?;
+    Ok(packed(digest, size))
 }
 
 #[derive(Clone, Copy)]

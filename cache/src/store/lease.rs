@@ -18,6 +18,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -103,9 +104,6 @@ impl Gate {
     }
 }
 
-/// So many directories are removed at once.
-const MANY: usize = 64;
-
 /// The lease of this process (of one open store in it).
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -115,10 +113,8 @@ pub(super) struct Lease {
     directory: PathBuf,
     made: bool,
     count: u64,
-    /// What is left in the directory of things that are done.
-    left_over: Vec<PathBuf>,
-    /// Removes such things.
-    sweeping: Option<JoinHandle<()>>,
+    /// The thread that removes what is left of things that are done, and the way to it.
+    sweeper: Option<(Sender<PathBuf>, Option<JoinHandle<()>>)>,
     /// Layers that are held, with the time of their last use as the database has it.
     pub(super) layers: HashMap<LayerId, i64>,
     /// Blobs that are held, with size and last use.
@@ -161,8 +157,7 @@ impl Lease {
             directory: layout.ingest().join(name),
             made: false,
             count: 0,
-            left_over: Vec::new(),
-            sweeping: None,
+            sweeper: None,
             layers: HashMap::new(),
             blobs: HashMap::new(),
             mounts: HashSet::new(),
@@ -284,30 +279,26 @@ impl Lease {
         Ok(self.directory()?.join(name))
     }
 
-    /// Notes that a path in it is of no more use. When there are enough of them a thread removes them; the others go with
-    /// the lease.
-    pub(super) fn left_over(&mut self, path: &Path) {
-        self.left_over.push(path.to_owned());
-        if self.left_over.len() >= MANY {
-            self.swept();
-            let paths = std::mem::take(&mut self.left_over);
-            // Without a thread they stay for as long as the lease.
-            let thread = std::thread::Builder::new().name("sweep".to_owned());
-            self.sweeping = thread.spawn(move || remove_all(paths)).ok();
-        }
-    }
-
-    /// Waits for that thread.
-    fn swept(&mut self) {
-        if let Some(thread) = self.sweeping.take() {
-            let _ = thread.join();
-        }
+    /// Notes that a path is of no more use. A thread removes it, so that nobody waits: a filesystem may tell the disk of each
+    /// block that becomes free (`discard`), and wait for its answer.
+    pub(super) fn left_over(&mut self, path: PathBuf) {
+        let sweeper = self.sweeper.get_or_insert_with(|| {
+            let (paths, queue) = channel::<PathBuf>();
+            let sweep = move || remove_all(queue);
+            // Without a thread what lies in our directory goes with the lease.
+            let thread = std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).ok();
+            (paths, thread)
+        });
+        let _ = sweeper.0.send(path);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.swept();
+        if let Some((paths, Some(thread))) = self.sweeper.take() {
+            drop(paths);
+            let _ = thread.join();
+        }
         // What cannot be removed keeps its lease, so that the next process finds it.
         if !self.made || remove(&self.directory).is_ok() {
             let _ = fs::remove_file(&self.path);
@@ -317,7 +308,7 @@ impl Drop for Lease {
 }
 
 /// Removes what [`Lease::discard`] gave. What cannot be removed (files of other users) is left to a later sweep.
-pub(super) fn remove_all(paths: Vec<PathBuf>) {
+pub(super) fn remove_all(paths: impl IntoIterator<Item = PathBuf>) {
     for path in paths {
         let _ = remove(&path);
     }

@@ -235,12 +235,10 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let State { db, lease, .. } = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if has_uses(lease) {
-            // The worst is that something is pruned earlier than it should.
-            let _ = db.write("note last uses", |tx| flush_uses(tx, lease));
-        }
-        db.checkpoint_large();
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // The worst is that something is pruned earlier than it should.
+        let _ = state.note_uses();
+        state.db.checkpoint_large();
     }
 }
 
@@ -248,6 +246,14 @@ impl Drop for Inner {
 struct Use<'a> {
     db: &'a Db,
     lease: &'a mut Lease,
+}
+
+impl State {
+    /// Writes down the last use of what the lease holds, if it is worth it.
+    fn note_uses(&mut self) -> Result<(), StoreError> {
+        let Self { db, lease, .. } = self;
+        if has_uses(lease) { db.write("note last uses", |tx| flush_uses(tx, lease)) } else { Ok(()) }
+    }
 }
 
 fn has_uses(lease: &Lease) -> bool {

@@ -9,8 +9,8 @@ use bricklayer_solver::record::LayerId;
 use sha2::Digest as _;
 
 use super::error::{StoreError, io_error};
-use super::layers::{LayerBlob, LayerInfo, NOT_CLAMPED, compression_of, media_type};
-use super::{Compression, Descriptor, Packed, Store};
+use super::layers::{LayerBlob, LayerInfo, NOT_CLAMPED, commit_packed, compression_of};
+use super::{Compression, Packed, Store};
 
 const BUFFER: usize = 256 << 10;
 
@@ -45,11 +45,7 @@ impl Store {
                 encoder.finish().map_err(|error| failed(error.into()))?;
             }
         }
-        let (digest, size) = writer.commit(None)?;
-        let blob = Descriptor { media_type: media_type(compression).into(), digest, size };
-        let packed = Packed { blob, diff_id: source.packed.diff_id };
-        self.note_packed(layer, NOT_CLAMPED, &packed)?;
-        Ok(packed)
+        commit_packed(writer, layer, NOT_CLAMPED, compression, source.packed.diff_id)
     }
 
     /// Checks that a blob unpacks to the diff ID that it is said to have; a wrong claim is forgotten.

@@ -1,7 +1,7 @@
 //! Removing trees that anybody may have filled: of any depth, with directories that nobody may enter.
 //!
-//! No recursion and no growing number of open directories: a subdirectory that is not empty is renamed to the top of
-//! what is being removed, and its turn comes later.
+//! Bounded recursion, so no growing number of open directories: a subdirectory that lies deeper and is not empty is
+//! renamed to the top of what is being removed, and its turn comes later.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -22,21 +22,42 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
         Err(Errno::NOTDIR | Errno::LOOP) => return Ok(rustix::fs::unlink(path)?),
         Err(error) => return Err(error.into()),
     };
-    let mut moved = 0_u64;
-    let mut later = Vec::new();
-    remove_files(top.as_fd(), |name| {
-        later.push(name.to_owned());
-        Ok(())
-    })?;
-    while let Some(name) = later.pop() {
-        let directory = open_directory(top.as_fd(), name.as_c_str())?;
-        remove_files(directory.as_fd(), |inner| {
-            later.push(move_up(directory.as_fd(), inner, top.as_fd(), &mut moved)?);
-            Ok(())
-        })?;
-        rustix::fs::unlinkat(&top, name.as_c_str(), AtFlags::REMOVEDIR)?;
+    let mut removal = Removal { top: top.as_fd(), moved: 0, later: Vec::new() };
+    removal.empty(top.as_fd(), 0)?;
+    while let Some(name) = removal.later.pop() {
+        removal.directory(top.as_fd(), &name, 0)?;
     }
     Ok(rustix::fs::rmdir(path)?)
+}
+
+/// So many directories are open at once, one in the other.
+const DEPTH: usize = 16;
+
+struct Removal<'a> {
+    top: BorrowedFd<'a>,
+    /// How many were renamed.
+    moved: u64,
+    /// Names in `top`.
+    later: Vec<CString>,
+}
+
+impl Removal<'_> {
+    fn directory(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
+        let directory = open_directory(parent, name)?;
+        self.empty(directory.as_fd(), depth + 1)?;
+        drop(directory);
+        Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+    }
+
+    fn empty(&mut self, directory: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
+        remove_files(directory, |name| {
+            if depth < DEPTH {
+                return self.directory(directory, name, depth);
+            }
+            self.later.push(move_up(directory, name, self.top, &mut self.moved)?);
+            Ok(())
+        })
+    }
 }
 
 /// Removes all files and empty directories of `directory`, and gives the others to `full`.

@@ -12,10 +12,12 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bricklayer_solver::Digest;
 use bricklayer_solver::record::LayerId;
 use rusqlite::params;
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sha2::Digest as _;
 
@@ -27,6 +29,12 @@ use super::lease::{Gate, Lease, remove_all};
 use super::{Store, db};
 
 const TABLES: [&str; 3] = ["blobs", "layers", "records"];
+
+/// Whoever writes to the disk has this file locked. Beside the leases.
+const TURN: &str = ".sync";
+
+/// How long one waits for another to do so.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Store {
     /// Makes everything that was written since the store was opened durable (`syncfs`) and its records with it. To be
@@ -43,9 +51,19 @@ impl Store {
     }
 
     fn sync_now(&self) -> Result<(), StoreError> {
-        let last: i64 = self.inner.state().db.read("look for what is not on disk", |tx| {
-            Ok(tx.query_one("SELECT seq FROM state", [], |row| row.get(0))?)
-        })?;
+        let _turn = self.turn();
+        let (last, waiting): (i64, bool) =
+            self.inner.state().db.read("look for what is not on disk", |tx| {
+                let mut waiting = false;
+                for table in TABLES {
+                    let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE unsynced IS NOT NULL)");
+                    waiting |= tx.query_one(&sql, [], |row| row.get::<_, bool>(0))?;
+                }
+                Ok((tx.query_one("SELECT seq FROM state", [], |row| row.get(0))?, waiting))
+            })?;
+        if !waiting {
+            return self.inner.state().note_uses();
+        }
         let root = self.inner.layout.root();
         let directory = File::open(root).map_err(io_error("open", root))?;
         // Builds that run beside this one must not wait for the disk: the database is not locked here.
@@ -63,8 +81,25 @@ impl Store {
             super::flush_uses(tx, &mut state.lease)?;
             Ok(())
         })?;
-        state.db.checkpoint();
+        state.db.checkpoint_large();
         Ok(())
+    }
+
+    /// Builds that end at the same time go one after another, so that the first writes for all that wait. Somebody who was
+    /// stopped in there holds nobody up for long: it is no error to do it side by side.
+    fn turn(&self) -> Option<File> {
+        let file = self.inner.layout.lock_file(TURN).ok()?;
+        let began = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Some(file),
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) if began.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => return None,
+            }
+        }
     }
 }
 

@@ -85,6 +85,10 @@ impl Recorder {
                 let listener = Arc::clone(&state);
                 recorder.reporter = reporter.tee(move |event| lock(&listener).event(event));
                 recorder.build = Some((directory, state));
+                // Now, since what is removed goes while the build is running.
+                if let Err(error) = builder.store.trim_builds(false) {
+                    recorder.complain(&error);
+                }
             }
             Err(error) => recorder.complain(&error),
         }
@@ -192,7 +196,9 @@ impl Recorder {
         if let Some(error) = &record.incomplete {
             self.complain(&io::Error::other(error.clone()));
         }
-        if let Err(error) = self.builder.store.trim_builds(record.log_bytes() > MUCH) {
+        if record.log_bytes() > MUCH
+            && let Err(error) = self.builder.store.trim_builds(true)
+        {
             self.complain(&error);
         }
         if outcome == BuildOutcome::Failed

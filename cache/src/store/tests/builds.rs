@@ -28,7 +28,7 @@ fn a_build_lives_as_long_as_its_file_is_open() {
 
 #[test]
 fn the_newest_are_kept_and_those_that_live() {
-    let (_dir, store) = store();
+    let (dir, store) = store();
     let live = store.start_build().unwrap();
     let builds: Vec<_> = (0..30).map(|_| ended(&store, 10)).collect();
     store.trim_builds_to(31, None).unwrap();
@@ -42,7 +42,10 @@ fn the_newest_are_kept_and_those_that_live() {
     expected.sort();
     assert_eq!(left.len(), 6);
     assert!(left.contains(&live.directory.id));
-    assert_eq!(ingest(store.path()), [""; 0], "nothing of the others is left");
+    let root = store.path().to_owned();
+    drop(store);
+    assert_eq!(ingest(&root), [""; 0], "nothing of the others is left");
+    drop(dir);
 }
 
 #[test]
