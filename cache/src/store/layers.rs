@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use bricklayer_solver::Digest;
 use bricklayer_solver::image::ImageConfig;
 use bricklayer_solver::record::{Layer, LayerId, Snapshot};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use rustix::fs::CWD;
 
 use super::blobs::{BlobWriter, digest_column, file_size};
@@ -149,6 +149,8 @@ pub struct LayerInfo {
     pub tree: bool,
     /// When it was made here, or entered into the store, in milliseconds since 1970.
     pub created_ms: i64,
+    /// Did it come with an image? Then its diff ID is known from elsewhere, and a tar made of its tree has another one.
+    pub of_image: bool,
     /// Its forms as a blob, the ones that are in the store first.
     pub blobs: Vec<LayerBlob>,
 }
@@ -236,7 +238,7 @@ impl Store {
             let Some(row) = row else { return Err(StoreError::LayerMissing { layer }) };
             state.lease.hold_layer(layer, row.used_ms);
             self.inner.used_unsynced(row.unsynced);
-            Ok(LayerInfo { tree: row.tree, created_ms: row.created_ms, blobs })
+            Ok(LayerInfo { tree: row.tree, created_ms: row.created_ms, of_image: row.of_image, blobs })
         })
     }
 
@@ -354,16 +356,16 @@ impl Store {
         progress: &dyn Fn(u64),
     ) -> Result<Packed, StoreError> {
         let wanted = Wanted { compression, force, clamp: clamp.unwrap_or(NOT_CLAMPED) };
-        if let Some(packed) = self.present_blob(layer, wanted)? {
+        if let Some(packed) = self.present_blob(self.layer_info(layer)?, wanted)? {
             return Ok(packed);
         }
         let key = [layer.0.to_le_bytes(), wanted.clamp.to_le_bytes()].concat();
         let lock = RangeLock::new(&self.inner.layout, "pack", &key)?;
         lock.take(Mode::Exclusive)?;
-        if let Some(packed) = self.present_blob(layer, wanted)? {
+        let info = self.layer_info(layer)?;
+        if let Some(packed) = self.present_blob(info.clone(), wanted)? {
             return Ok(packed);
         }
-        let info = self.layer_info(layer)?;
         if !info.tree {
             return Err(match info.blobs.first() {
                 Some(blob) if !blob.present => StoreError::BlobMissing { digest: blob.packed.blob.digest },
@@ -371,8 +373,7 @@ impl Store {
                 None => StoreError::LayerMissing { layer },
             });
         }
-        if self.is_of_image(layer)? && info.blobs.iter().any(|blob| blob.present) {
-            // A tar that is made anew would have another diff ID than the image's config says.
+        if info.of_image && info.blobs.iter().any(|blob| blob.present) {
             return self.recompress(layer, &info, compression, progress);
         }
         self.pack_tree(layer, compression, clamp, progress)
@@ -394,14 +395,12 @@ impl Store {
     }
 
     /// A blob of the layer that is there and right.
-    fn present_blob(&self, layer: LayerId, wanted: Wanted) -> Result<Option<Packed>, StoreError> {
-        let info = self.layer_info(layer)?;
-        let of_image = self.is_of_image(layer)?;
+    fn present_blob(&self, info: LayerInfo, wanted: Wanted) -> Result<Option<Packed>, StoreError> {
         let mut blobs: Vec<_> = info
             .blobs
             .into_iter()
             .filter(|blob| {
-                blob.present && (blob.clamp == wanted.clamp || of_image && blob.clamp == NOT_CLAMPED)
+                blob.present && (blob.clamp == wanted.clamp || info.of_image && blob.clamp == NOT_CLAMPED)
             })
             .collect();
         blobs.retain(|blob| {
@@ -436,13 +435,6 @@ impl Store {
             Some(error) if !info.tree => Err(error),
             _ => Ok(None),
         }
-    }
-
-    fn is_of_image(&self, layer: LayerId) -> Result<bool, StoreError> {
-        self.inner.state().db.read("look up a layer", |tx| {
-            let mut statement = tx.prepare_cached("SELECT chain IS NOT NULL FROM layers WHERE id = ?")?;
-            Ok(statement.query_one([layer.0], |row| row.get(0)).optional()?.unwrap_or(false))
-        })
     }
 
     /// Forgets that `digest` is said to have this diff ID.

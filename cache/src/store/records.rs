@@ -187,6 +187,8 @@ pub(super) struct LayerRow {
     pub(super) used_ms: i64,
     /// When it was made or entered, in milliseconds since 1970.
     pub(super) created_ms: i64,
+    /// Did it come with an image?
+    pub(super) of_image: bool,
 }
 
 /// Which layers are there, each looked at once.
@@ -227,7 +229,7 @@ pub(super) fn layer_row(
 ) -> Result<Option<LayerRow>, rusqlite::Error> {
     let row = tx
         .prepare_cached(
-            "SELECT content, tree, unsynced IS NOT NULL, used_ms, remote, created_ms FROM layers WHERE id = ?",
+            "SELECT content, tree, unsynced IS NOT NULL, used_ms, remote, created_ms, chain IS NOT NULL FROM layers WHERE id = ?",
         )?
         .query_one([layer.0], |row| {
             let found = LayerRow {
@@ -236,6 +238,7 @@ pub(super) fn layer_row(
                 unsynced: row.get(2)?,
                 used_ms: row.get(3)?,
                 created_ms: row.get(5)?,
+                of_image: row.get(6)?,
             };
             Ok((found, row.get::<_, bool>(4)?))
         })
