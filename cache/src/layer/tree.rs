@@ -124,7 +124,7 @@ enum What {
 /// Reads a batch, in parallel if it is worth it, and hashes its entries in their order.
 fn run(root: &Root, batch: &mut Vec<Job>, hasher: &mut Sha256) -> Result<(), LayerError> {
     let batch = std::mem::take(batch);
-    let small = batch.len() < FEW && batch.iter().map(Job::bytes).sum::<u64>() < LITTLE;
+    let small = batch.len() < FEW && batch.iter().map(Job::bytes).fold(0, u64::saturating_add) < LITTLE;
     let done: Vec<(Vec<u8>, What)> = if small {
         batch.into_iter().map(|job| job.run(root)).collect::<Result<_, LayerError>>()?
     } else {

@@ -43,7 +43,12 @@ struct Removal<'a> {
 
 impl Removal<'_> {
     fn directory(&mut self, parent: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
-        let directory = open_directory(parent, name)?;
+        let directory = match open_directory(parent, name) {
+            Ok(directory) => directory,
+            // It was moved here while the names in here were being read, and so came twice.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
         self.empty(directory.as_fd(), depth + 1)?;
         drop(directory);
         Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
@@ -178,6 +183,22 @@ mod tests {
         for _ in 0..3_000 {
             rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
             at = open_directory(at.as_fd(), "d").unwrap();
+        }
+        remove(&tree).unwrap();
+        assert!(!tree.exists());
+    }
+
+    /// Many of each, so that names that are moved to the top come while the names there are being read.
+    #[test]
+    fn what_is_moved_while_names_are_read_goes_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        for wide in 0..300 {
+            let mut path = tree.join(format!("w{wide}"));
+            for deep in 0..=DEPTH + 2 {
+                path.push(format!("d{deep}"));
+            }
+            fs::create_dir_all(path.join("full")).unwrap();
         }
         remove(&tree).unwrap();
         assert!(!tree.exists());
