@@ -302,3 +302,24 @@ fn copies_are_selected_as_written() {
         expected.map(|(paths, wildcards, dest)| (paths.to_owned(), wildcards, dest.to_owned()))
     );
 }
+
+/// Names of steps stand on screens, in logs and in records.
+#[test]
+fn names_of_steps_hold_no_values_that_look_like_secrets() {
+    let text = b"FROM scratch\nARG VERSION=1.2\nARG NPM_TOKEN=tok123\nENV DB_PASS=$NPM_TOKEN AUTHOR=me\n\
+                 RUN echo $VERSION $NPM_TOKEN ${DB_PASS} $AUTHOR $UNSET_KEY\nCOPY $NPM_TOKEN /$VERSION\nWORKDIR /$DB_PASS\n";
+    let case = Case::read(&folder().join("copy-missing-source.case"));
+    let lowered = lower(&Dockerfile::parse(text).unwrap(), &case.options(), &Base).unwrap();
+    let names: Vec<&str> = lowered.build.graph.vertices().map(|(_, vertex)| &*vertex.info.name).collect();
+    assert!(
+        names.iter().any(|name| name.ends_with("RUN echo 1.2 **** **** me $UNSET_KEY"))
+            && names.iter().any(|name| name.ends_with("COPY **** /1.2"))
+            && !names.concat().contains("tok123"),
+        "{names:?}"
+    );
+    let command = lowered.build.graph.vertices().find_map(|(_, vertex)| match &vertex.op {
+        Op::Exec(exec) => Some(exec.env.join(" ")),
+        _ => None,
+    });
+    assert!(command.is_some_and(|env| env.contains("DB_PASS=tok123")), "the command has the value");
+}

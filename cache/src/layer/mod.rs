@@ -116,7 +116,7 @@ impl LayerError {
                     "the owner is beyond the user's subordinate ids: /etc/subuid and /etc/subgid can give it more",
                 )
             }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            Self::Io { source, .. } | Self::Write(source) if source.kind() == io::ErrorKind::StorageFull => {
                 Some("the disk is full; `bricklayer prune` frees what no build needs")
             }
             _ => None,

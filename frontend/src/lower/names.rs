@@ -1,5 +1,6 @@
 //! What people see of steps: `[build 2/5] RUN make`.
 
+use bricklayer_solver::explain::secret::is_secret;
 use bricklayer_solver::graph::{Location, StepInfo};
 
 use super::Lowering;
@@ -15,7 +16,11 @@ pub(super) struct Masked<'a> {
 
 impl Variables for Masked<'_> {
     fn get(&self, name: &str) -> Option<&str> {
-        if self.hidden.iter().any(|hidden| hidden == name) { Some("****") } else { self.variables.get(name) }
+        let value = self.variables.get(name);
+        match self.hidden.iter().any(|hidden| hidden == name) || (value.is_some() && is_secret(name)) {
+            true => Some("****"),
+            false => value,
+        }
     }
 }
 
@@ -72,11 +77,13 @@ impl Lowering<'_> {
             })
     }
 
-    /// An instruction as it is shown: its name in upper case, variables expanded as far as they are known.
+    /// An instruction as it is shown: its name in upper case, variables expanded as far as they are known, values that
+    /// look like secrets not shown.
     pub(super) fn shown(&self, text: &str, variables: &dyn Variables, shell: bool) -> String {
         let lexer =
             if shell { Lexer { raw_quotes: true, keep_unset: true, ..self.lexer } } else { self.lexer };
-        let text = match lexer.expand(text, variables, &self.budget) {
+        let masked = Masked { variables, hidden: &[] };
+        let text = match lexer.expand(text, &masked, &self.budget) {
             Ok(expansion) => expansion.text,
             Err(_) => text.to_owned(),
         };

@@ -32,6 +32,7 @@ use crate::op::{FileAction, Op, Source};
 
 pub(crate) use parts::InputContent;
 pub use parts::{InputParts, KeyParts, MAX_PARTS, Value};
+pub(crate) use reason::may_be_among;
 pub use reason::{Change, Reason, explain};
 
 /// What kind of step it is, in one word: what the Dockerfile calls it where that is certain.

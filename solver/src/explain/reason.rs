@@ -1,6 +1,6 @@
 //! The difference between what a step is now and what it was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -157,7 +157,7 @@ impl fmt::Display for Reason {
                 }
             }
             Self::SomeFiles { from } => write!(f, "changed: files of {}", shown(from)),
-            Self::EarlierStep { name } => write!(f, "an earlier step ran again: {}", shown(name)),
+            Self::EarlierStep { name } => write!(f, "an earlier step made something else: {}", shown(name)),
             Self::More { count } => write!(f, "and {count} more differences"),
         }
     }
@@ -200,15 +200,25 @@ pub fn explain(family: &[Record], now: &KeyParts) -> Vec<Reason> {
     }
 }
 
-/// How many parts are equal; inputs count most, since they are most of a result.
-fn likeness(before: &KeyParts, now: &KeyParts) -> usize {
+/// Whether one of these records may be the result, as far as inputs are known: of what is known, nothing differs.
+pub(crate) fn may_be_among(family: &[Record], now: &KeyParts) -> bool {
+    let mut earlier = family.iter().filter_map(|record| KeyParts::decode(&record.parts));
+    earlier.any(|before| before.kind == now.kind && differences(&before, now).is_empty())
+}
+
+/// How many parts are equal, less those that are there no more; inputs count most, since they are most of a result.
+fn likeness(before: &KeyParts, now: &KeyParts) -> i64 {
     let old: HashMap<&str, &Value> =
         before.fields.iter().map(|(name, value)| (name.as_str(), value)).collect();
-    let fields = now.fields.iter().filter(|(name, value)| old.get(name.as_str()) == Some(&value)).count();
+    let new: HashSet<&str> = now.fields.iter().map(|(name, _)| name.as_str()).collect();
+    let fields = now.fields.iter().map(|(name, value)| i64::from(old.get(name.as_str()) == Some(&value)));
+    let gone = old.keys().map(|name| i64::from(!new.contains(name)));
     let inputs = before.inputs.iter().zip(&now.inputs).map(|(a, b)| {
-        usize::from(a.digest == b.digest && a.digest.is_some()) * 4 + usize::from(a.label == b.label) * 2
+        i64::from(a.digest == b.digest && a.digest.is_some()) * 4 + i64::from(a.label == b.label) * 2
     });
-    fields + inputs.sum::<usize>() + usize::from(before.instruction == now.instruction)
+    fields.sum::<i64>() - gone.sum::<i64>()
+        + inputs.sum::<i64>()
+        + i64::from(before.instruction == now.instruction)
 }
 
 fn differences(before: &KeyParts, now: &KeyParts) -> Vec<Reason> {
@@ -223,6 +233,8 @@ fn differences(before: &KeyParts, now: &KeyParts) -> Vec<Reason> {
         "command",
         "sources",
         "destination",
+        "owner",
+        "mode",
         "image",
         "URL",
         "repository",

@@ -197,8 +197,8 @@ fn base_images_and_earlier_steps_are_named() {
     insta::assert_snapshot!(told.join("\n"), @"
     another build of an image: base image debian:12: sha256:6b86b273ff34… → sha256:d4735e3a265e…
     another image: base image debian:12 → debian:13: sha256:6b86b273ff34… → sha256:d4735e3a265e…
-    a step: an earlier step ran again: [build 2/3] RUN before
-    a step after an image: an earlier step ran again: [build 2/3] RUN before
+    a step: an earlier step made something else: [build 2/3] RUN before
+    a step after an image: an earlier step made something else: [build 2/3] RUN before
     ");
 
     let mut graph = Graph::new();
@@ -271,6 +271,11 @@ fn the_nearest_record_is_compared_and_of_equals_the_newest() {
         [simple(&["A=9", "B=9", "C=1"]), simple(&["A=1", "B=1", "C=2"]), simple(&["A=1", "B=1", "C=3"])];
     let family: Vec<Record> = family.iter().map(record).collect();
     insta::assert_snapshot!(explain(&family, &now)[0], @"env C: 2 → 1");
+
+    // what an earlier one had besides is a difference, too
+    let family = [simple(&["A=1", "B=1", "C=1", "D=1"]), simple(&["A=1", "B=1", "C=1"])];
+    let family: Vec<Record> = family.iter().map(record).collect();
+    insta::assert_snapshot!(explain(&family, &now)[0], @"result pruned");
 }
 
 /// What another version wrote, or nobody, is not compared and does no harm.

@@ -15,6 +15,9 @@ use crate::graph::VertexId;
 use crate::record::Output;
 use crate::worker::StepError;
 
+/// Among how many records of an instruction a result may be that nothing known speaks against.
+const LOOKED_AT: usize = 100;
+
 /// What is known of a step's output.
 #[derive(Clone)]
 enum Prospect {
@@ -96,9 +99,9 @@ async fn look(
     {
         return Ok((Forecast::Cached, Prospect::There(output)));
     }
-    let reasons = reasons(run, id, &known).await?;
+    let Missing { reasons, may_be_there } = missing(run, id, &known).await?;
     // nothing that is known speaks against a hit
-    if let Some(on) = hangs.filter(|_| reasons.is_empty()) {
+    if let Some(on) = hangs.filter(|_| may_be_there) {
         return Ok((Forecast::Depends(on), Prospect::Hangs(on)));
     }
     Ok((Forecast::WouldRun(reasons), Prospect::Hangs(id)))
@@ -117,17 +120,31 @@ async fn find(run: &Run, key: Digest) -> Result<Option<Arc<Output>>, StepError> 
     Ok(found.into_iter().next().flatten().map(|record| Arc::new(Output::Snapshot(record.output))))
 }
 
-async fn reasons(run: &Run, id: VertexId, known: &[Option<Known>]) -> Result<Vec<Reason>, StepError> {
+/// What speaks for a run.
+struct Missing {
+    /// The differences to the nearest record, as a build would say them.
+    reasons: Vec<Reason>,
+    /// Is there a record, not necessarily the nearest, that has all that is known?
+    may_be_there: bool,
+}
+
+async fn missing(run: &Run, id: VertexId, known: &[Option<Known>]) -> Result<Missing, StepError> {
     let step = run.plan.step(id);
     if step.no_cache {
-        return Ok(vec![Reason::NoCache]);
+        return Ok(Missing { reasons: vec![Reason::NoCache], may_be_there: false });
     }
     let inputs: Vec<InputContent<'_>> =
         known.iter().map(|known| known.as_ref().map_or(InputContent::Unknown, Known::part)).collect();
     let parts = KeyParts::of(&run.plan.graph, id, step.pin.as_ref(), &inputs);
     let family = explain::family(run.plan.graph.vertex(id));
     let (records, place) = (Arc::clone(&run.shared.records), run.plan.places.get(id));
-    blocking(move || why(&*records, family, place, &parts)).await.map_err(unreadable)
+    blocking(move || {
+        let reasons = why(&*records, family, place, &parts)?;
+        let may_be_there = explain::may_be_among(&records.family(family, LOOKED_AT)?, &parts);
+        Ok(Missing { reasons, may_be_there })
+    })
+    .await
+    .map_err(unreadable)
 }
 
 fn unreadable(error: crate::record::RecordError) -> StepError {

@@ -114,6 +114,35 @@ async fn a_hit_by_content_is_foreseen_where_the_inputs_are_there() {
     ");
 }
 
+/// What speaks against the newest records does not against one that lies far back.
+#[tokio::test]
+async fn an_older_result_may_be_what_a_step_comes_back_to() {
+    let house = House::new();
+    let on = |first: &str| {
+        let mut book = Book::default();
+        let base = book.image("debian:12");
+        let context = book.context();
+        let tools = book.run(base, &[first, "write gcc=1"]);
+        let target = book.copy(Some(tools), context, "main.c", "/src");
+        (book, target)
+    };
+    for version in 0..20 {
+        house.worker.write("context", "main.c", &format!("int main{version}"));
+        let (book, target) = on("log a");
+        house.solve(book, target).await.unwrap();
+    }
+    house.worker.write("context", "main.c", "int main0");
+    let (book, target) = on("log b");
+    insta::assert_snapshot!(forecast(&house, book, target).await, @"
+    FROM debian:12: cached
+    context: nothing to run
+    RUN log b; write gcc=1: would run: instruction changed: RUN log a; write gcc=1 → RUN log b; write gcc=1
+    COPY main.c /src: depends on RUN log b; write gcc=1
+    ");
+    let (book, target) = on("log b");
+    assert_eq!(house.runs(book, target).await, ["RUN log b; write gcc=1"]);
+}
+
 #[tokio::test]
 async fn graphs_can_be_printed() {
     let house = House::new();
