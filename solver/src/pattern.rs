@@ -96,12 +96,16 @@ pub fn read_ignore_file(text: &str) -> Vec<String> {
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| {
             let (exception, pattern) = normalise(line)?;
-            Some(if exception { format!("!{pattern}") } else { pattern })
+            let pattern = match pattern.strip_prefix('/') {
+                Some(rest) if !rest.is_empty() => rest,
+                _ => &pattern,
+            };
+            Some(if exception { format!("!{pattern}") } else { pattern.to_owned() })
         })
         .collect()
 }
 
-/// Trims, splits off `!`, cleans, and drops the leading `/`. `None`: nothing is left.
+/// Trims, splits off `!`, and cleans. `None`: nothing is left.
 fn normalise(line: &str) -> Option<(bool, String)> {
     let line = line.trim();
     let (exception, pattern) = match line.strip_prefix('!') {
@@ -111,12 +115,7 @@ fn normalise(line: &str) -> Option<(bool, String)> {
     if pattern.is_empty() {
         return exception.then(|| (true, String::new()));
     }
-    let cleaned = clean(pattern);
-    let cleaned = match cleaned.strip_prefix('/') {
-        Some(rest) if !rest.is_empty() => rest,
-        _ => &cleaned,
-    };
-    Some((exception, cleaned.to_owned()))
+    Some((exception, clean(pattern).into_owned()))
 }
 
 /// An ordered list of patterns, of which the last that matches decides.
@@ -162,7 +161,8 @@ impl Verdict {
 }
 
 impl Patterns {
-    /// Compiles a list. Each entry is trimmed, cleaned and loses its leading `/`.
+    /// Compiles a list. Each entry is trimmed and cleaned. Paths have no leading `/`, so a pattern with one matches nothing
+    /// (that of a `.dockerignore` has lost it in [`read_ignore_file`]).
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self, PatternError> {
         let mut list = Vec::with_capacity(patterns.len());
         for pattern in patterns {

@@ -10,7 +10,7 @@ use super::usage::Usage;
 use super::values::{boolean, size};
 
 /// Docker's default for directories in memory.
-const DOCKER_TMPFS: Tmpfs = Tmpfs { size: None, mode: 0o1777, read_only: false, programs: false };
+const DOCKER_TMPFS: Tmpfs = Tmpfs { size: None, mode: Some(0o1777), read_only: false, programs: false };
 
 /// `HOST:DIR[:OPTIONS]`. A directory of the host that is not there is made, as Docker does.
 pub(crate) fn volume(text: &str, environment: &Environment) -> Result<RunMount, Usage> {
@@ -109,7 +109,7 @@ pub(crate) fn mount(text: &str, environment: &Environment) -> Result<RunMount, U
         (_, Some(_)) => return Err(fail("type=tmpfs has no `src`".to_owned())),
         (_, None) => RunMountKind::Tmpfs(Tmpfs {
             size: bytes,
-            mode: mode.unwrap_or(DOCKER_TMPFS.mode),
+            mode: mode.or(DOCKER_TMPFS.mode),
             read_only,
             ..DOCKER_TMPFS
         }),
@@ -126,7 +126,7 @@ pub(crate) fn tmpfs(text: &str) -> Result<RunMount, Usage> {
         match option.split_once('=').unwrap_or((option, "")) {
             ("size", bytes) => tmpfs.size = Some(size("--tmpfs size", bytes)?),
             ("mode", mode) => {
-                tmpfs.mode = octal(mode).ok_or_else(|| fail(format!("mode `{mode}` is not octal")))?;
+                tmpfs.mode = Some(octal(mode).ok_or_else(|| fail(format!("mode `{mode}` is not octal")))?);
             }
             ("ro", "") => tmpfs.read_only = true,
             ("rw", "") => tmpfs.read_only = false,
@@ -171,6 +171,7 @@ mod tests {
             }
             Ok(RunMount { target, kind: RunMountKind::Tmpfs(tmpfs) }) => {
                 let Tmpfs { size, mode, read_only, programs } = tmpfs;
+                let mode = mode.unwrap_or_default();
                 format!("memory {size:?} {mode:o} at {target}, read-only {read_only}, programs {programs}")
             }
             Err(error) => format!("{error} ({})", error.hint_text().unwrap_or_default()),

@@ -158,6 +158,19 @@ fn two_processes_run_equal_steps_once() {
 }
 
 #[test]
+fn a_cache_that_begins_with_a_stages_directory_has_its_mode_and_owner() {
+    let bench = Bench::new();
+    let dockerfile = "FROM base AS seed\nRUN mkdir -m 711 /s && touch /s/f && chown -R 7:8 /s\n\
+        FROM base\nRUN --mount=type=cache,target=/a,from=seed,source=/s stat -c '%n %a %u:%g' /a /a/f > /seen\n\
+        RUN --mount=type=cache,target=/b,from=seed stat -c '%n %a %u:%g' /b >> /seen\n\
+        RUN --mount=type=cache,target=/c,uid=5 stat -c '%n %a %u:%g' /c >> /seen\n";
+    let context = bench.context("context", &[("Dockerfile", dockerfile)]);
+    bench.build(&["-o", "type=local,dest=out", context.to_str().unwrap()]).fine();
+    let seen = fs::read_to_string(bench.path("out/seen")).unwrap();
+    assert_eq!(seen, "/a 711 7:8\n/a/f 644 7:8\n/b 755 0:0\n/c 755 5:0\n");
+}
+
+#[test]
 fn the_graph_is_written_also_when_the_build_fails() {
     let bench = Bench::new();
     let dockerfile = "FROM base\nRUN echo fine > /fine\nRUN exit 3\nRUN echo never\n";

@@ -142,7 +142,7 @@ fn lists_match_as_dockerignore_does() {
         (&[".*"], &[".foo", ".foo/x"], &["foo", "a/.foo"]),
         (&["abc.def"], &["abc.def"], &["abcdef", "abcZdef"]),
         (&["(x)|{1}+$^"], &["(x)|{1}+$^"], &["x"]),
-        (&["/node_modules"], &["node_modules/a"], &["x/node_modules"]),
+        (&["/node_modules", "/**"], &[], &["node_modules", "node_modules/a", "x/node_modules"]),
         (&["./a/../b/"], &["b", "b/c"], &["a"]),
         (&["."], &[], &["a", "a/b"]),
         (&["/"], &[], &["a"]),
@@ -151,7 +151,7 @@ fn lists_match_as_dockerignore_does() {
         (&["!b"], &[], &["a", "b"]),
         (&["*", "!b"], &["a", "a/b"], &["b", "b/c"]),
         (&["!b", "*"], &["a", "b"], &[]),
-        (&["*", "! /b/ "], &["a"], &["b"]),
+        (&["*", "! b/ "], &["a"], &["b"]),
         (&["docs", "!docs/README.md"], &["docs", "docs/a"], &["docs/README.md"]),
         (&["docs", "!docs/README.md", "docs/R*"], &["docs/README.md"], &["a"]),
         (&["keep", "!keep/deep"], &["keep/x", "keep"], &["keep/deep", "keep/deep/x"]),
@@ -198,7 +198,7 @@ fn lists_match_as_dockerignore_does() {
 
 #[test]
 fn the_deciding_pattern_is_known() {
-    let list = Patterns::new(&["*.txt", "!a.txt", "/a.*"]).expect("patterns");
+    let list = Patterns::new(&["*.txt", "!a.txt", "a.*"]).expect("patterns");
     assert_eq!(list.matched_by("b.txt"), Some("*.txt"));
     assert_eq!(list.matched_by("a.txt"), Some("a.*"));
     assert_eq!(list.matched_by("c"), None);
@@ -208,6 +208,8 @@ fn the_deciding_pattern_is_known() {
 fn ignore_files_lose_comments_and_blanks() {
     let text = "\u{feff}# a comment\r\n#a\n\n   b   \n #hash\nwith blank\n/rooted/\n! /x//y \n!\n";
     assert_eq!(read_ignore_file(text), ["b", "#hash", "with blank", "rooted", "!x/y", "!"]);
+    let rooted = Patterns::new(&read_ignore_file("/node_modules\n/\n")).expect("patterns");
+    assert!(rooted.matches("node_modules/a") && !rooted.matches("x/node_modules"));
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //!   else is the path itself. Links in it are followed inside the root.
 //! - A directory's content goes into the destination, file by file. The destination keeps its own mode and owner if it
 //!   exists, but gets the source's mtime; directories below get all of the source's metadata.
-//! - Directories that are made on the way are 0755 and root's; an owner or an octal mode applies to them too, a symbolic
-//!   mode does not.
+//! - Directories that are made on the way, the destination among them, are 0755 and root's; an owner or the permissions of
+//!   an octal mode apply to them too, but not its special bits, nor a symbolic mode, nor any mode where an archive is unpacked.
 //! - Files and links in the way are replaced, files never by directories nor the other way round.
 //! - Files that are hard links of each other in one source are so in the result.
 //! - With `replace` (`--link`) all of this happens as if the root were empty: links and files in the way become
@@ -31,6 +31,9 @@ use super::place::{self, Placed};
 use super::select::Item;
 use super::tree::{Entry, SourceTree};
 use crate::context::index;
+
+/// Mode of directories that nobody gave one.
+const IMPLICIT_MODE: u32 = 0o755;
 
 /// What the files of a copy become.
 #[derive(Debug)]
@@ -66,11 +69,11 @@ impl Attributes {
         }
     }
 
-    /// Mode of directories on the way.
+    /// Mode of directories on the way: the permissions of an octal mode, without its special bits.
     fn implicit_mode(&self) -> u32 {
         match self.mode {
-            ModeChange::Bits(bits) => bits,
-            ModeChange::Keep | ModeChange::Symbolic(_) => 0o755,
+            ModeChange::Bits(bits) => bits & 0o777,
+            ModeChange::Keep | ModeChange::Symbolic(_) => IMPLICIT_MODE,
         }
     }
 }
@@ -159,9 +162,12 @@ impl<'a> Writer<'a> {
         Ok(self.base.lstat(path)?.map(|found| found.kind))
     }
 
-    /// Makes a directory and those above it.
+    /// Makes a directory and those above it, as far as they are missing.
     pub(crate) fn make_dirs(&mut self, path: &Path, attributes: &Attributes) -> Result<(), FilesError> {
-        let mode = attributes.implicit_mode();
+        self.make_dirs_with(path, attributes.implicit_mode(), attributes)
+    }
+
+    fn make_dirs_with(&mut self, path: &Path, mode: u32, attributes: &Attributes) -> Result<(), FilesError> {
         let (uid, gid) = attributes.owner.unwrap_or((0, 0));
         if attributes.replace {
             let mut dir = self.base.open_dir(Path::new(""))?;
@@ -350,7 +356,7 @@ impl<'a> Writer<'a> {
         target: &Path,
         attributes: &Attributes,
     ) -> Result<(), FilesError> {
-        self.make_dirs(target, attributes)?;
+        self.make_dirs_with(target, IMPLICIT_MODE, attributes)?;
         let dest = self.base.subroot(target)?;
         file.rewind().map_err(FilesError::io("read", &item.top.path))?;
         let options = UnpackOptions {

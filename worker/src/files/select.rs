@@ -2,7 +2,7 @@
 //!
 //! - Paths are cleaned with the tree's top as root: neither `..` nor a link leads out of it.
 //! - A path with wildcards stands for all names that match, in order; one that matches nothing for none. The names in
-//!   front of the first wildcard are followed if they are links, those behind are not.
+//!   front of the first wildcard must be there and are followed if they are links, those behind are not.
 //! - What is selected is followed if it is a link; a directory then means what it holds. Links below it are kept.
 //! - With `parents` a path stands for itself below a base (the top, or what is in front of `/./`), and the directories
 //!   between them come along.
@@ -112,10 +112,8 @@ fn expand(tree: &SourceTree, pattern: &str) -> Result<Vec<PathBuf>, FilesError> 
     while let Some(name) = names.next_if(|name| !has_wildcards(name)) {
         prefix.push(name);
     }
-    let mut found = match tree.look_up(&prefix, true)? {
-        Lookup::Found(entry) => vec![(prefix, entry)],
-        Lookup::Missing | Lookup::Ignored(_) => return Ok(Vec::new()),
-    };
+    let entry = existing(tree, &prefix.display().to_string(), &prefix, true)?;
+    let mut found = vec![(prefix, entry)];
     for name in names {
         let glob = Glob::new(name)?;
         let mut matched = Vec::new();
@@ -147,14 +145,13 @@ fn with_parents(
         let include = Patterns::new(&[if path.is_empty() { "**" } else { &path }])?;
         let mut items = Vec::new();
         for base in bases {
-            let Lookup::Found(top) = tree.look_up(&base, true)? else { continue };
+            let top = existing(tree, source, &base, true)?;
             if top.kind() != Kind::Directory {
                 continue;
             }
+            // with nothing in it too: the destination is made all the same
             let below = walk(tree, &top, Path::new(""), &Filter { include: Some(&include), exclude })?;
-            if !below.is_empty() {
-                items.push(make(top, below, false));
-            }
+            items.push(make(top, below, false));
         }
         return Ok(items);
     }

@@ -149,8 +149,8 @@ pub enum Attached {
 pub struct Tmpfs {
     /// In bytes; `None`: the kernel's default, half of the memory.
     pub size: Option<u64>,
-    /// Mode bits of the directory.
-    pub mode: u32,
+    /// Mode bits of the directory; `None`: those of the directory that it covers, or 1777 where there is none.
+    pub mode: Option<u32>,
     /// May the command only read?
     pub read_only: bool,
     /// Can programs in it be executed?
@@ -159,7 +159,7 @@ pub struct Tmpfs {
 
 impl Default for Tmpfs {
     fn default() -> Self {
-        Self { size: None, mode: 0o1777, read_only: false, programs: true }
+        Self { size: None, mode: None, read_only: false, programs: true }
     }
 }
 

@@ -486,6 +486,13 @@ impl<'a> Context<'a> {
         })
     }
 
+    /// The mode bits of a directory that is there.
+    fn directory_mode(&self, path: &str) -> Option<u32> {
+        let found = crate::overlay::open_in(self.root, Path::new(path), OFlags::PATH).ok()?;
+        let stat = rustix::fs::fstat(&found).ok()?;
+        (FileType::from_raw_mode(stat.st_mode) == FileType::Directory).then_some(stat.st_mode & 0o7777)
+    }
+
     /// What is to be mounted, as a mount that is attached nowhere.
     fn tree(&mut self, target: &str, what: Attached) -> Result<(OwnedFd, Want), SandboxError> {
         let fail = |source: io::Error| SandboxError::Mount { target: target.to_owned(), source };
@@ -505,6 +512,7 @@ impl<'a> Context<'a> {
             }
             Attached::Tmpfs(Tmpfs { size, mode, read_only, programs }) => {
                 let size = size.map(|size| size.to_string());
+                let mode = mode.or_else(|| self.directory_mode(target)).unwrap_or(0o1777);
                 let mode = format!("{:o}", mode & 0o7777);
                 let mut options = vec![("mode", mode.as_str())];
                 if let Some(size) = &size {

@@ -101,23 +101,26 @@ impl Shared {
     fn fill(&self, mount: &MountKind, inputs: &[Output], dir: &Path) -> Result<(), StepError> {
         let MountKind::Cache { id, input, source, mode, uid, gid, .. } = mount else { return Ok(()) };
         let root = open_root(dir)?;
-        let seeded = input.is_some();
-        if let Some(input) = input {
-            let mut scratch = Held::default();
-            let from = self.bind(input_output(inputs, *input)?, source, false, &mut scratch)?;
-            copy_tree(&Root::from_fd(from), &root, Owners::Kept)
-                .map_err(|e| StepError::with_source(format!("cannot fill cache `{id}`"), e))?;
-        }
         let failed = |e: rustix::io::Errno| {
             StepError::with_source(format!("cannot prepare cache `{id}`"), std::io::Error::from(e))
         };
-        if !seeded || uid.is_some() || gid.is_some() {
-            at::fchown(root.as_fd(), uid.unwrap_or(0), gid.unwrap_or(0)).map_err(failed)?;
+        let (mut owner, mut bits) = ((0, 0), 0o755);
+        if let Some(input) = input {
+            let mut scratch = Held::default();
+            let from =
+                Root::from_fd(self.bind(input_output(inputs, *input)?, source, false, &mut scratch)?);
+            let found = at::fstat(from.as_fd()).map_err(failed)?;
+            (owner, bits) = ((found.uid, found.gid), found.mode);
+            copy_tree(&from, &root, Owners::Kept)
+                .map_err(|e| StepError::with_source(format!("cannot fill cache `{id}`"), e))?;
         }
-        if !seeded || mode.is_some() {
-            fchmod(root.as_fd(), Mode::from_raw_mode(mode.unwrap_or(0o755))).map_err(failed)?;
+        // what is given counts for all of them: an owner alone has the usual mode
+        if mode.is_some() || uid.is_some() || gid.is_some() {
+            owner = (uid.unwrap_or(0), gid.unwrap_or(0));
+            bits = mode.unwrap_or(0o755);
         }
-        Ok(())
+        at::fchown(root.as_fd(), owner.0, owner.1).map_err(failed)?;
+        fchmod(root.as_fd(), Mode::from_raw_mode(bits)).map_err(failed)
     }
 }
 

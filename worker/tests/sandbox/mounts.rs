@@ -145,6 +145,19 @@ fn a_tmpfs_has_its_size() {
 }
 
 #[test]
+fn a_tmpfs_has_the_mode_of_what_it_covers() {
+    let root = Root::new();
+    let mut command = root.shell("stat -c '%a %u:%g' /covered /new /given");
+    let covered = root.base().join("covered");
+    fs::create_dir(&covered).expect("a directory");
+    fs::set_permissions(&covered, fs::Permissions::from_mode(0o750)).expect("its mode");
+    let given = Attached::Tmpfs(Tmpfs { mode: Some(0o711), ..Tmpfs::default() });
+    command.mounts =
+        vec![tmpfs("/covered"), tmpfs("/new"), AttachedMount { target: "/given".to_owned(), what: given }];
+    assert_eq!(output(command), "750 0:0\n1777 0:0\n711 0:0\n");
+}
+
+#[test]
 fn secrets_have_mode_and_owner_and_can_not_be_changed() {
     let root = Root::new();
     let mut command =

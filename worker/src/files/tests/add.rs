@@ -132,6 +132,15 @@ fn an_archive_keeps_its_metadata_and_a_chown_replaces_its_owners() {
 }
 
 #[test]
+fn a_chmod_is_not_for_archives() {
+    let source = Dir::new();
+    source.write("t.tar", Archive::new().file("f", "f").bytes());
+    let (base, tree) = (Dir::new(), source.local());
+    cp(&["t.tar"], "/x/y").add().chmod("700").chown("7:8").run(&tree, &base);
+    base.assert(&["755 7:8 x/", "755 7:8 x/y/", "644 7:8 x/y/f \"f\""]);
+}
+
+#[test]
 fn an_archive_replaces_files_and_merges_directories() {
     let source = Dir::new();
     let archive = Archive::new()

@@ -214,6 +214,23 @@ fn octal_modes_apply_to_all_that_is_made() {
 }
 
 #[test]
+fn special_bits_are_not_for_directories_on_the_way() {
+    let source = Dir::with(&["a", "d/s/f"]);
+    let (base, tree) = (Dir::new(), source.local());
+    cp(&["a"], "/n1/n2/a").chmod("4755").run(&tree, &base);
+    cp(&["d"], "/n3/d").chmod("3750").run(&tree, &base);
+    base.assert(&[
+        "755 n1/",
+        "755 n1/n2/",
+        "4755 n1/n2/a \"a\"",
+        "750 n3/",
+        "750 n3/d/",
+        "3750 n3/d/s/",
+        "3750 n3/d/s/f \"f\"",
+    ]);
+}
+
+#[test]
 fn symbolic_modes_apply_to_each_entry() {
     let source = Dir::with(&["plain", "d/exec", "d/data", "d/sub/in"]);
     for (path, mode) in [("plain", 0o640), ("d/exec", 0o700), ("d/data", 0o600), ("d/sub", 0o750)] {
