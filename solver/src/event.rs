@@ -112,6 +112,9 @@ pub struct Exited {
     pub code: i32,
     /// The most memory that it and its children used at a time, in bytes.
     pub peak_memory: Option<u64>,
+    /// The most memory that one of these processes had, in bytes: where nobody counted for all of them together, they used at
+    /// least as much.
+    pub largest_process: Option<u64>,
     /// User and system time of it and its children.
     pub cpu_time: Option<Duration>,
 }

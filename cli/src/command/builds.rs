@@ -176,7 +176,7 @@ impl Look {
                 or_not(task.worked().map(duration)),
                 or_not(Some(task.waited_us).filter(|us| *us >= 1000).map(micros)),
                 or_not(task.cpu_us.map(micros)),
-                or_not(task.peak_memory.map(bytes)),
+                or_not(memory(task)),
                 or_not(Some(task.bytes).filter(|bytes| *bytes > 0).map(bytes)),
                 one_line(&task.name),
             ]);
@@ -256,6 +256,12 @@ pub(super) fn duration(time: Duration) -> String {
     }
 }
 
+/// What a command used, or the least that it must have used: what its largest process did.
+fn memory(task: &TaskRecord) -> Option<String> {
+    let least = || task.largest_process.map(|count| format!("≥{}", bytes(count)));
+    task.peak_memory.map(bytes).or_else(least)
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -275,7 +281,8 @@ mod tests {
                  "startedUs": 2150000, "endedUs": 75100000, "waitedUs": 2000000, "cpuUs": 140000000,
                  "peakMemory": 512000000, "reasons": ["changed: src/main.c"], "waitedFor": ["process 4711"],
                  "warnings": ["careful"], "logBytes": 9, "bytes": 1234567},
-                {"number": 4, "name": "pushing", "kind": "export", "state": "running", "startedUs": 5000, "moved": 2000000},
+                {"number": 4, "name": "pushing", "kind": "export", "state": "running", "startedUs": 5000, "moved": 2000000,
+                 "largestProcess": 81000000},
                 {"number": 5, "name": "[3/3] COPY", "kind": "step", "op": "copy", "state": "pending"}]}"#;
         serde_json::from_str(text).unwrap()
     }
@@ -322,16 +329,16 @@ mod tests {
         steps      2, 1 cached
         error      [2/2] RUN make: exit code: 2
 
-        STEP   STATE         START   TIME    WAITED   CPU     MEMORY   SIZE     NAME
-        #1     done          1ms     1ms     -        -       -        -        [internal] load build definition
-        #2     cached        -       -       -        -       -        -        [1/2] FROM base
-        #3     failed (2)    2.1s    1m12s   2.0s     2m20s   512MB    1.23MB   [2/2] RUN make
-                                                                                  not cached: changed: src/main.c
-                                                                                  waited: process 4711
-                                                                                  warning: careful
-        #4     running       5ms     -       -        -       -        -        pushing
-                                                                                  moved 2.00MB
-        #5     not started   -       -       -        -       -        -        [3/3] COPY
+        STEP   STATE         START   TIME    WAITED   CPU     MEMORY    SIZE     NAME
+        #1     done          1ms     1ms     -        -       -         -        [internal] load build definition
+        #2     cached        -       -       -        -       -         -        [1/2] FROM base
+        #3     failed (2)    2.1s    1m12s   2.0s     2m20s   512MB     1.23MB   [2/2] RUN make
+                                                                                   not cached: changed: src/main.c
+                                                                                   waited: process 4711
+                                                                                   warning: careful
+        #4     running       5ms     -       -        -       ≥81.0MB   -        pushing
+                                                                                   moved 2.00MB
+        #5     not started   -       -       -        -       -         -        [3/3] COPY
         ");
         assert!(look(true).one(&failed(), &environment()).contains("\u{1b}[31mfailed\u{1b}[0m"));
     }

@@ -46,6 +46,7 @@ impl Collector {
                 key: None,
                 exit_code: None,
                 peak_memory: None,
+                largest_process: None,
                 cpu_us: None,
                 bytes: 0,
                 moved: 0,
@@ -77,9 +78,10 @@ impl Collector {
                     task.warnings.push(text.clone().into_owned());
                 }
             }
-            What::Exited { code, peak_memory, cpu_us } => {
+            What::Exited { code, peak_memory, largest_process, cpu_us } => {
                 task.exit_code = Some(*code);
                 task.peak_memory = *peak_memory;
+                task.largest_process = *largest_process;
                 task.cpu_us = *cpu_us;
             }
             What::Done => task.end(TaskState::Done, us),

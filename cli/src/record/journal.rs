@@ -81,6 +81,8 @@ pub(super) enum What<'a> {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         peak_memory: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        largest_process: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         cpu_us: Option<u64>,
     },
     Done,

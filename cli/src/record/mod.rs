@@ -174,6 +174,9 @@ pub struct TaskRecord {
     /// The most memory that its command used, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
+    /// The most memory that one of its command's processes had, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub largest_process: Option<u64>,
     /// User and system time of its command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_us: Option<u64>,

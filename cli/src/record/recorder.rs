@@ -358,6 +358,7 @@ impl State {
             EventKind::Exited(exited) => What::Exited {
                 code: exited.code,
                 peak_memory: exited.peak_memory,
+                largest_process: exited.largest_process,
                 cpu_us: exited.cpu_time.map(micros),
             },
             EventKind::Finished(Outcome::Done) => What::Done,

@@ -77,7 +77,7 @@ fn a_build_is_told_again_with_its_logs_whole() {
     make.sized(11);
     make.warn("careful");
     let cpu_time = Some(Duration::from_millis(5));
-    make.exited(Exited { code: 7, peak_memory: Some(1 << 20), cpu_time });
+    make.exited(Exited { code: 7, peak_memory: Some(1 << 20), largest_process: Some(1 << 19), cpu_time });
     make.finish(Outcome::Failed("exit code: 7".into()));
     assert_eq!(recorder.place_of(VertexId(1)).unwrap().step, 2);
     let ended = recorder.end(&Err(Error::new("it failed"))).unwrap();
@@ -91,7 +91,8 @@ fn a_build_is_told_again_with_its_logs_whole() {
     let [base, make] = record.tasks.as_slice() else { panic!("{:?}", record.tasks) };
     assert_eq!((base.number, base.state), (1, TaskState::Cached));
     assert_eq!((make.number, make.state, make.exit_code), (2, TaskState::Failed, Some(7)));
-    assert_eq!((make.peak_memory, make.cpu_us, make.moved, make.bytes), (Some(1 << 20), Some(5000), 25, 111));
+    assert_eq!((make.peak_memory, make.largest_process), (Some(1 << 20), Some(1 << 19)));
+    assert_eq!((make.cpu_us, make.moved, make.bytes), (Some(5000), 25, 111));
     assert_eq!(make.reasons, ["changed: src/main.c"]);
     assert_eq!(make.warnings, ["careful"]);
     assert_eq!(record.failed().unwrap().number, 2);

@@ -441,7 +441,7 @@ impl Running {
             .map_err(|error| SandboxError::setup("remove mount points", error))?;
         let mut exit = Exit { notes: self.notes, ..Exit::default() };
         match outcome {
-            Outcome::Ended { end, cpu_time } => {
+            Outcome::Ended { end, cpu_time, largest } => {
                 match end {
                     End::Exited(code) => exit.code = code,
                     End::Killed(signal) => {
@@ -471,6 +471,7 @@ impl Running {
                 }
                 exit.out_of_memory = self.group.out_of_memory().filter(|_| !exit.success());
                 exit.peak_memory = self.group.peak_memory();
+                exit.largest_process = largest;
                 exit.cpu_time = self.group.cpu_time().or(Some(Duration::from_micros(cpu_time)));
                 Ok(exit)
             }

@@ -176,6 +176,8 @@ pub struct Exit {
     pub out_of_memory: Option<u64>,
     /// The most memory that it used, in bytes, where that is known.
     pub peak_memory: Option<u64>,
+    /// The most memory that one of its processes had, in bytes, where that is known: more than what the builder itself has.
+    pub largest_process: Option<u64>,
     /// User and system time of all its processes.
     pub cpu_time: Option<Duration>,
     /// What people should know about the surroundings, such as a network that is not private; each to be shown once.

@@ -108,7 +108,12 @@ impl Shared {
         command.more_to_come = more_to_come;
         let output = |stream, data: &[u8]| task.log(stream, data.to_vec());
         let exit = sandbox::run(command, &output, cancel).map_err(sandbox_error)?;
-        task.exited(Exited { code: exit.code, peak_memory: exit.peak_memory, cpu_time: exit.cpu_time });
+        task.exited(Exited {
+            code: exit.code,
+            peak_memory: exit.peak_memory,
+            largest_process: exit.largest_process,
+            cpu_time: exit.cpu_time,
+        });
         self.tell_once(task, &exit.notes);
         if !exit.success() {
             // It may have failed at just that.

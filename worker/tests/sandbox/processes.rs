@@ -125,3 +125,13 @@ fn time_is_that_of_all_processes() {
     let ran = ran(root.shell("(i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done) & wait"));
     assert!(ran.exit.cpu_time.is_some_and(|time| time > Duration::from_millis(1)), "{ran:?}");
 }
+
+/// Without any control group.
+#[test]
+fn the_largest_process_is_known_if_it_is_larger_than_the_program_that_ran_it() {
+    let root = Root::new();
+    let mebibytes = ran(root.shell("head -c 150m /dev/zero | tail | wc -c")).exit.largest_process;
+    let mebibytes = mebibytes.map(|bytes| bytes >> 20);
+    assert!(mebibytes.is_some_and(|size| (150..400).contains(&size)), "{mebibytes:?}");
+    assert_eq!(ran(root.shell("true")).exit.largest_process, None);
+}

@@ -299,7 +299,8 @@ fn steps(out: &mut String, timing: &Timing<'_>) {
     let critical: HashSet<u64> =
         timing.bars.iter().filter(|bar| bar.critical).map(|bar| bar.task.number).collect();
     let most_cpu = record.tasks.iter().filter_map(|task| task.cpu_us).max().unwrap_or(0);
-    let most_memory = record.tasks.iter().filter_map(|task| task.peak_memory).max().unwrap_or(0);
+    let most_memory =
+        record.tasks.iter().filter_map(|task| task.peak_memory.or(task.largest_process)).max().unwrap_or(0);
     for task in &record.tasks {
         let _ = write!(
             out,
@@ -327,7 +328,10 @@ fn steps(out: &mut String, timing: &Timing<'_>) {
             let _ = write!(out, "<td class=\"n\">{}</td>", or_not(cell));
         }
         cell(out, task.cpu_us, most_cpu, time);
-        cell(out, task.peak_memory, most_memory, bytes);
+        match task.peak_memory {
+            None => cell(out, task.largest_process, most_memory, at_least),
+            known => cell(out, known, most_memory, bytes),
+        }
         cell(out, Some(task.bytes).filter(|bytes| *bytes > 0), 0, bytes);
         cell(out, Some(task.moved).filter(|moved| *moved > 0), 0, bytes);
         out.push_str("</tr>\n");
@@ -423,6 +427,10 @@ fn time(us: u64) -> String {
         }
         _ => format!("{}\u{a0}h\u{a0}{:02}\u{a0}min", time.as_secs() / 3600, time.as_secs() / 60 % 60),
     }
+}
+
+fn at_least(count: u64) -> String {
+    format!("≥ {}", bytes(count))
 }
 
 fn bytes(count: u64) -> String {

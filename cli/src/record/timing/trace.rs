@@ -76,6 +76,7 @@ fn work(bar: &Bar<'_>) -> Value {
     add("error", json!(task.error));
     add("cpuUs", json!(task.cpu_us));
     add("peakMemory", json!(task.peak_memory));
+    add("largestProcess", json!(task.largest_process));
     add("bytes", json!(task.bytes));
     add("moved", json!(task.moved));
     add("key", json!(task.key));

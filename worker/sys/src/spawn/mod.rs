@@ -212,6 +212,8 @@ struct Message {
     reserved: u32,
     /// Microseconds of user and system time.
     cpu_time: u64,
+    /// Bytes that the largest process had in memory; 0: not known.
+    largest: u64,
 }
 
 const MESSAGE_FAILED: u32 = 1;
@@ -236,6 +238,9 @@ pub enum Outcome {
         end: End,
         /// User and system time of pid 1 and the processes that it waited for, in microseconds.
         cpu_time: u64,
+        /// The most memory (resident set) that one of these processes had, in bytes, where it is clearly more than this
+        /// program itself has: until pid 1 executes its program it shares this one's memory, which counts as its own.
+        largest: Option<u64>,
     },
     /// It could not be started.
     Failed {
@@ -309,7 +314,8 @@ impl Child {
                     } else {
                         End::Killed(message.value)
                     };
-                    ended = Some(Outcome::Ended { end, cpu_time: message.cpu_time });
+                    let largest = Some(message.largest).filter(|bytes| *bytes > 0);
+                    ended = Some(Outcome::Ended { end, cpu_time: message.cpu_time, largest });
                 }
                 _ => {}
             }

@@ -152,6 +152,7 @@ fn watch(life: RawFd, status: RawFd, pid_one: RawFd) -> ! {
             value: end.status,
             reserved: 0,
             cpu_time: end.cpu_time,
+            largest: end.largest,
         };
         raw::send(status, &message);
     }
