@@ -253,8 +253,9 @@ impl Root {
         Ok(Path::new("/").join(real))
     }
 
-    /// Makes the directory `path` and its missing parents with `mode`, whatever the umask, and opens it. Existing links are
-    /// followed inside the root, also those to nothing. `on_created` gets each directory that was made, from the top,
+    /// Makes the directory `path` and its missing parents with `mode`, whatever the umask, and opens it. Below a directory with
+    /// the setgid bit they have that bit and its group, as the kernel does it. Existing links are followed inside the root,
+    /// also those to nothing. `on_created` gets each directory that was made, from the top,
     /// with its path inside the root (to change its owner, say).
     pub fn make_dirs(
         &self,
@@ -284,7 +285,8 @@ impl Root {
                 }
             };
             if made {
-                rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode))
+                let inherited = at::fstat(&dir).map_err(RootError::io("look at", &done))?.mode & 0o2000;
+                rustix::fs::fchmod(&dir, Mode::from_raw_mode(mode | inherited))
                     .map_err(RootError::io("change mode of", &done))?;
                 on_created(dir.as_fd(), &done)?;
             }

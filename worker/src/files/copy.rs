@@ -5,7 +5,8 @@
 //! - A directory's content goes into the destination, file by file. The destination keeps its own mode and owner if it
 //!   exists, but gets the source's mtime; directories below get all of the source's metadata.
 //! - Directories that are made on the way, the destination among them, are 0755 and root's; an owner or the permissions of
-//!   an octal mode apply to them too, but not its special bits, nor a symbolic mode, nor any mode where an archive is unpacked.
+//!   an octal mode apply to them too, but not its special bits, nor a symbolic mode, nor any mode where an archive is unpacked. Below a setgid directory they have its
+//!   bit, and its group if no owner is given.
 //! - Files and links in the way are replaced, files never by directories nor the other way round.
 //! - Files that are hard links of each other in one source are so in the result.
 //! - With `replace` (`--link`) all of this happens as if the root were empty: links and files in the way become
@@ -168,8 +169,8 @@ impl<'a> Writer<'a> {
     }
 
     fn make_dirs_with(&mut self, path: &Path, mode: u32, attributes: &Attributes) -> Result<(), FilesError> {
-        let (uid, gid) = attributes.owner.unwrap_or((0, 0));
         if attributes.replace {
+            let (uid, gid) = attributes.owner.unwrap_or((0, 0));
             let mut dir = self.base.open_dir(Path::new(""))?;
             let mut done = PathBuf::from("/");
             for name in path.iter().filter(|name| *name != "/") {
@@ -191,7 +192,10 @@ impl<'a> Writer<'a> {
         }
         let times = &mut self.times;
         self.base.make_dirs(path, mode, |fd, made| {
-            at::fchown(fd, uid, gid).map_err(RootError::io("change the owner of", made))?;
+            // without an owner they are root's, but for the group that a setgid directory hands on
+            if let Some((uid, gid)) = attributes.owner {
+                at::fchown(fd, uid, gid).map_err(RootError::io("change the owner of", made))?;
+            }
             times.insert(made.to_owned(), attributes.created);
             Ok(())
         })?;

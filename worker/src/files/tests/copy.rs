@@ -231,6 +231,27 @@ fn special_bits_are_not_for_directories_on_the_way() {
 }
 
 #[test]
+fn directories_on_the_way_inherit_a_setgid_bit() {
+    let source = Dir::with(&["a", "d/s/f"]);
+    let (base, tree) = (Dir::with(&["shared/"]), source.local());
+    base.owner("shared", 0, 7);
+    base.mode("shared", 0o2775);
+    cp(&["a"], "/shared/n/a").run(&tree, &base);
+    cp(&["d"], "/shared/d").run(&tree, &base);
+    cp(&["a"], "/shared/o/a").chown("3:4").run(&tree, &base);
+    base.assert(&[
+        "2775 0:7 shared/",
+        "2755 0:7 shared/d/",
+        "755 shared/d/s/",
+        "644 shared/d/s/f \"f\"",
+        "2755 0:7 shared/n/",
+        "644 shared/n/a \"a\"",
+        "2755 3:4 shared/o/",
+        "644 3:4 shared/o/a \"a\"",
+    ]);
+}
+
+#[test]
 fn symbolic_modes_apply_to_each_entry() {
     let source = Dir::with(&["plain", "d/exec", "d/data", "d/sub/in"]);
     for (path, mode) in [("plain", 0o640), ("d/exec", 0o700), ("d/data", 0o600), ("d/sub", 0o750)] {
@@ -283,21 +304,6 @@ fn modes_are_kept_bit_by_bit() {
         "1777 sticky/",
         "644 sticky/f \"f\"",
         "4755 suid \"suid\"",
-    ]);
-}
-
-#[test]
-fn a_setgid_directory_gives_its_group_to_nothing_that_is_copied() {
-    let source = Dir::with(&["f", "d/g"]);
-    let base = Dir::with(&["shared/"]);
-    base.owner("shared", 0, 50);
-    base.mode("shared", 0o2775);
-    cp(&["f", "d"], "/shared/new/").run(&source.local(), &base);
-    base.assert(&[
-        "2775 0:50 shared/",
-        "755 shared/new/",
-        "644 shared/new/f \"f\"",
-        "644 shared/new/g \"g\"",
     ]);
 }
 
