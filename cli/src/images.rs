@@ -133,7 +133,7 @@ impl Builder {
         let result = self
             .blocking(move || {
                 let loaded = archive::load(&store, archive)
-                    .map_err(|e| Error::because("cannot load the archive", e))?;
+                    .map_err(|e| Error::because("cannot read the archive", e))?;
                 let mut named = Vec::new();
                 for image in loaded {
                     for name in &image.names {
@@ -180,8 +180,8 @@ impl Builder {
                 ArchiveFormat::Oci => archive::save_oci(&store, &images, &mut out),
                 ArchiveFormat::Docker => archive::save_docker(&store, &images, &mut out),
             }
-            .map_err(|e| Error::because("cannot write the archive", e))?;
-            out.flush().map_err(|e| Error::because("cannot write the archive", e))
+            .map_err(|e| Error::because("cannot save the images", e))?;
+            out.flush().map_err(|e| Error::because("cannot save the images", e))
         })
         .await
     }

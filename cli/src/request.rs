@@ -74,7 +74,7 @@ pub struct BuildRequest {
     /// RUN steps at the same time; `None`: as many as there are cores.
     pub jobs: Option<usize>,
     /// Where the graph is written, with state and time of each step; also when a step failed.
-    pub graph: Option<GraphFile>,
+    pub graph: Vec<GraphFile>,
     /// Where it is written what the build's time was spent on; also when it failed.
     pub timing: Vec<TimingFile>,
     /// The store is kept below so many bytes while the build goes on and at its end, the least recently used first.

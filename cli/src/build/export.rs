@@ -164,7 +164,7 @@ impl Exporter<'_> {
                     dest => {
                         self.to_dest(dest, move |out| {
                             archive::save_oci(&store, &images, out)
-                                .map_err(|e| Error::because("cannot write the archive", e))
+                                .map_err(|e| Error::because("cannot save the image", e))
                         })
                         .await
                     }
@@ -177,7 +177,7 @@ impl Exporter<'_> {
                 let store = self.builder.store.clone();
                 self.to_dest(dest, move |out| {
                     archive::save_docker(&store, &images, out)
-                        .map_err(|e| Error::because("cannot write the archive", e))
+                        .map_err(|e| Error::because("cannot save the image", e))
                 })
                 .await
             }

@@ -263,10 +263,7 @@ impl Builder {
         };
         result.steps = steps.iter().filter(run).count();
         result.cached = steps.iter().filter(run).filter(|s| s.state == StepState::Cached).count();
-        let written = match &request.graph {
-            Some(file) => write_graph(file, &graph, steps),
-            None => Ok(()),
-        };
+        let written = request.graph.iter().try_for_each(|file| write_graph(file, &graph, steps));
         if let (Err(_), Err(error)) = (&solved, &written) {
             let task = internal_task(reporter, "[internal] write the graph");
             task.finish(Outcome::Failed(error.to_string()));

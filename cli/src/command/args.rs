@@ -130,7 +130,7 @@ pub(crate) struct BuildArgs {
     pub(crate) metadata_file: Option<PathBuf>,
     /// Write the graph of steps with their states and times, also of a build that failed: FILE.dot, .json or .svg
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "call"], help_heading = "Output")]
-    pub(crate) graph: Option<PathBuf>,
+    pub(crate) graph: Vec<PathBuf>,
     /// Write where the time went, also of a build that failed: FILE.html is a page, .json a Chrome trace
     #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "call"], help_heading = "Output")]
     pub(crate) timing: Vec<PathBuf>,

@@ -52,9 +52,9 @@ impl Environment {
         self.get(name).filter(|value| !value.is_empty())
     }
 
-    /// A path as typed, from the current directory.
+    /// A path as typed, from the current directory. `.` means nothing in it; `..` stays, since it may follow a link.
     pub(crate) fn path(&self, typed: impl AsRef<Path>) -> PathBuf {
-        self.directory.join(typed)
+        self.directory.join(typed).components().collect()
     }
 
     /// A path as people should see it: below the current directory without that directory.

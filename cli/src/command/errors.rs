@@ -171,9 +171,15 @@ impl Report {
     }
 
     fn causes(&mut self, mut cause: Option<&(dyn StdError + 'static)>) {
+        let mut told = String::new();
         while let Some(error) = cause {
-            let word = self.style("caused by:", "1");
-            let _ = writeln!(self.text, "  {word} {}", printable(&error.to_string()));
+            let text = error.to_string();
+            // libraries of others repeat what their sources say
+            if text.is_empty() || !told.ends_with(&text) {
+                let word = self.style("caused by:", "1");
+                let _ = writeln!(self.text, "  {word} {}", printable(&text));
+            }
+            told = text;
             cause = error.source();
         }
     }
@@ -348,6 +354,15 @@ mod tests {
         error: cannot read the context `ab`
           caused by: Permission denied (os error 13)
         hint: say where
+        ");
+    }
+
+    #[test]
+    fn a_cause_that_only_repeats_is_left_out() {
+        let source = anyhow::anyhow!("no records found").context("DNS error: no records found").context("x");
+        insta::assert_snapshot!(Failure::from(source).render(false), @"
+        error: x
+          caused by: DNS error: no records found
         ");
     }
 

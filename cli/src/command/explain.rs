@@ -28,7 +28,7 @@ pub(crate) async fn explain(
                 .into());
         }
     }
-    if build.graph.is_some() {
+    if !build.graph.is_empty() {
         return Err(Usage::new("--graph: nothing runs that would have a state and a time")
             .hint("--format json has the steps; `bricklayer build --graph` has how they went")
             .into());

@@ -96,7 +96,7 @@ pub(crate) fn request(args: &BuildArgs, environment: &Environment) -> Result<Ask
             Some(0) => return Err(Usage::new("--jobs 0: at least one step must be able to run")),
             jobs => jobs,
         },
-        graph: args.graph.as_deref().map(|path| graph(path, environment)).transpose()?,
+        graph: args.graph.iter().map(|path| graph(path, environment)).collect::<Result<_, _>>()?,
         timing: args.timing.iter().map(|path| timing(path, environment)).collect::<Result<_, _>>()?,
         cache_limit: cache_limit(args.cache_limit.as_deref(), environment)?,
     };

@@ -277,7 +277,11 @@ pub(crate) async fn load(args: &LoadArgs, global: &Global, environment: &Environ
         Some(file) => builder.load(file, display.reporter()).await,
     };
     display.finish();
-    for image in loaded? {
+    let loaded = match &args.input {
+        Some(typed) => loaded.with_context(|| format!("cannot load `{}`", typed.display()))?,
+        None => loaded?,
+    };
+    for image in loaded {
         print(&format!("loaded {}@{}\n", familiar(&image.name), image.descriptor.digest))?;
     }
     Ok(())

@@ -41,6 +41,8 @@ fn images_are_saved_loaded_tagged_listed_and_removed() {
     assert!(images.contains("app:2") && !images.contains("app:1"), "{images}");
     let other = Bench::new();
     other.run(&["load", "-i", bench.path("app.tar").to_str().unwrap()]).fine();
+    let none = other.run(&["load", "--progress", "none", "-i", "/etc/passwd"]);
+    assert!(none.code == Some(1) && none.text.contains("cannot load `/etc/passwd`"), "{}", none.text);
     let inspected = other.run(&["inspect", "app:1"]).fine().stdout;
     assert!(inspected.contains("\"a\": \"b\""), "{inspected}");
     let missing = other.run(&["inspect", "ap:1"]);

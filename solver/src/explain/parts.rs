@@ -266,9 +266,14 @@ impl Fields {
                     format!("bind from {source}{}", if *writable { ", writable" } else { "" })
                 }
                 MountKind::Cache { source, mode, uid, gid, read_only, input, .. } => {
-                    let octal = mode.map(|mode| format!("{mode:o}"));
-                    let from = input.map(|_| source);
-                    format!("cache from={from:?} mode={octal:?} uid={uid:?} gid={gid:?} readonly={read_only}")
+                    let said = [
+                        input.map(|_| format!(" from {source}")),
+                        mode.map(|mode| format!(" mode={mode:o}")),
+                        uid.map(|uid| format!(" uid={uid}")),
+                        gid.map(|gid| format!(" gid={gid}")),
+                        read_only.then(|| " readonly".to_owned()),
+                    ];
+                    format!("cache{}", said.into_iter().flatten().collect::<String>())
                 }
                 MountKind::Tmpfs { size } => {
                     size.map_or("tmpfs".into(), |size| format!("tmpfs of {size} bytes"))

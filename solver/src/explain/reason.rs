@@ -247,7 +247,7 @@ fn differences(before: &KeyParts, now: &KeyParts) -> Vec<Reason> {
     reasons.extend(fields.into_iter().filter(|reason| match reason {
         Reason::Field { name, .. } => {
             let bare = name.split_once(". ").map_or(name.as_str(), |(_, bare)| bare);
-            !(rewritten && told.contains(&bare))
+            !(rewritten && (told.contains(&bare) || bare.starts_with("mount ")))
         }
         _ => true,
     }));

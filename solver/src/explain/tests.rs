@@ -261,6 +261,12 @@ fn instructions_and_everything_else() {
     and 13 more differences
     ");
     insta::assert_snapshot!(lines(&cases[2], &run(&format!("{long}c"), exec("make", &[]), image("debian:12", "1"), "base")), @"instruction changed: … a a a a a a a a a a a a a a && b → … a a a a a a a a a a a a a a && bc");
+    let mounted = |instruction: &str| {
+        let mut exec = exec(instruction, &[]);
+        exec.mounts.push(op::Mount { target: "/s".into(), kind: op::MountKind::Secret(secret.clone()) });
+        run(instruction, exec, image("debian:12", "1"), "base")
+    };
+    insta::assert_snapshot!(lines(&before, &mounted("RUN --mount=type=secret,id=npm make")), @"instruction changed: RUN make → RUN --mount=type=secret,id=npm make");
     assert_eq!(explain(&[], &before), [Reason::NeverBuilt]);
 }
 

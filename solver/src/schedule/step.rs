@@ -378,7 +378,7 @@ impl Flying {
         let mut taken = Some(slot(slots).await?);
         let has_to_wait = Notify::new();
         let waiting = |whom: String| {
-            self.task().waiting(whom);
+            self.task().waiting(format!("{whom}, which runs an equal step"));
             has_to_wait.notify_one();
         };
         let lock = self.run.shared.records.lock(self.key, &waiting);

@@ -338,8 +338,7 @@ async fn builders_on_one_store_run_equal_steps_once() {
         SolverOptions::default(),
         Reporter::new(move |event| sink.lock().unwrap().push(event.kind)),
     );
-    let is_waiting =
-        |kind: &EventKind| matches!(kind, EventKind::Waiting(whom) if whom == "another build in memory");
+    let is_waiting = |kind: &EventKind| matches!(kind, EventKind::Waiting(whom) if whom == "another build in memory, which runs an equal step");
     let first = one.solver.solve(Arc::clone(&graph), target, CancellationToken::new(), |_, _| {});
     let second = async {
         until(|| one.worker.busy() == 1).await;

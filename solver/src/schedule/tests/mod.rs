@@ -21,9 +21,11 @@ struct Book {
     graph: Graph,
 }
 
-/// Waits until something is so.
+/// Waits until something is so; a minute at most, since the machine may be busy.
 async fn until(is_so: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
     while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(60), "a minute went by, and it is not yet so");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
