@@ -52,9 +52,11 @@ impl Environment {
         self.get(name).filter(|value| !value.is_empty())
     }
 
-    /// A path as typed, from the current directory. `.` means nothing in it; `..` stays, since it may follow a link.
+    /// A path as typed, from the current directory. `.` means nothing in it; `..` stays, since it may follow a link, and
+    /// so does a slash at the end, which says that it is a directory.
     pub(crate) fn path(&self, typed: impl AsRef<Path>) -> PathBuf {
-        self.directory.join(typed).components().collect()
+        let joined = self.directory.join(typed);
+        std::path::absolute(&joined).unwrap_or(joined)
     }
 
     /// A path as people should see it: below the current directory without that directory.

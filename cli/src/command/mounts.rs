@@ -221,7 +221,7 @@ mod tests {
         -v /a:/b
             /a at /b, read-only false, make true
         -v ./a:/b:ro
-            /here/./a at /b, read-only true, make true
+            /here/a at /b, read-only true, make true
         -v ../x:/b:rw,rprivate
             /here/../x at /b, read-only false, make true
         -v a:/b
