@@ -145,7 +145,7 @@ impl Words {
 }
 
 /// Starts a command.
-pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
+pub(super) fn launch(mut command: Command, cancel: &CancellationToken) -> Result<Running, SandboxError> {
     let words = Words::of(&command)?;
     let limits = limits::resolve(&command.ulimits)?;
     let devices = match (&command.runtime, command.security) {
@@ -174,6 +174,7 @@ pub(super) fn launch(mut command: Command) -> Result<Running, SandboxError> {
         group: &group,
         pipes: pipes.as_ref(),
         runtime: runtime.as_ref(),
+        cancel,
     };
     let started = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("sandbox".to_owned());
@@ -271,6 +272,7 @@ struct Inside<'a> {
     /// What the command reads and writes, where it has no terminal.
     pipes: Option<&'a [OwnedFd; 3]>,
     runtime: Option<&'a Runtime>,
+    cancel: &'a CancellationToken,
 }
 
 impl Inside<'_> {
@@ -309,6 +311,7 @@ impl Inside<'_> {
                 pipes: self.pipes,
                 network: network.as_ref(),
                 resolv_conf,
+                cancel: self.cancel,
             };
             let oci::Started { child, owners, sockets, terminal, log } = oci::start(command, with, stubs)?;
             return Ok(Started {
@@ -397,7 +400,7 @@ impl Inside<'_> {
         };
         // Last: from here on this thread's own calls of these would wait, too.
         let owners = owners::intercept();
-        let child = spawn(&plan).map_err(setup("start the supervisor"))?;
+        let child = spawn(&plan, &|| self.cancel.is_cancelled()).map_err(setup("start the supervisor"))?;
         Ok(Started {
             child,
             owners,
@@ -420,7 +423,7 @@ impl Running {
     ) -> Result<Exit, SandboxError> {
         let streams = std::mem::take(&mut self.streams);
         let signal = |number| self.child.signal(number);
-        match follow(streams, self.child.status(), &signal, output, cancel) {
+        match follow(streams, self.child.ended(), &signal, output, cancel) {
             Ok(()) => self.end(),
             Err(SandboxError::Cancelled) => Err(self.cancelled()),
             Err(error) => Err(error),

@@ -221,5 +221,5 @@ pub fn run(
         return Err(SandboxError::Cancelled);
     }
     let _hold = Hold::new();
-    launch::launch(command)?.follow(output, cancel)
+    launch::launch(command, cancel)?.follow(output, cancel)
 }

@@ -17,12 +17,16 @@ const NOT: [(&str, &str); 5] = [
 ];
 
 /// What can't be with a single id, which is root's, or need not be run again.
-const NOT_SINGLE: [(&str, &str); 11] = [
+const NOT_SINGLE: [(&str, &str); 12] = [
     ("environment::the_working_directory_is_made_for_the_user", "it belongs to another user"),
     ("environment::users_have_their_ids_groups_and_home", "other users"),
     ("escape::capabilities_are_the_default_ones", "those of another user"),
     ("mounts::a_socket_has_a_mode_and_an_owner_of_its_own", "another owner"),
     ("mounts::secrets_have_mode_and_owner_and_can_not_be_changed", "another owner"),
+    (
+        "processes::the_kernel_ends_a_command_whose_builder_and_supervisor_are_killed_at_once",
+        "it becomes another user",
+    ),
     ("runtime::mounts_are_the_same_and_leave_nothing", "another owner"),
     ("runtime::other_users_rights_and_places_are_the_same", "other users"),
     ("stdio::what_is_typed_reaches_a_terminal_as_another_user", "another user"),

@@ -33,6 +33,7 @@ use bricklayer_sys::notify::Listener;
 use bricklayer_sys::spawn::{Capabilities, Child, Plan, Strings, spawn};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
+use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Group;
 use super::launch::environment;
@@ -75,6 +76,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) pipes: Option<&'a [OwnedFd; 3]>,
     pub(super) network: Option<&'a Private>,
     pub(super) resolv_conf: String,
+    pub(super) cancel: &'a CancellationToken,
 }
 
 fn failed<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> SandboxError {
@@ -192,7 +194,7 @@ pub(super) fn start(
     };
     // Last: from here on this thread's own calls of these would wait, too.
     let owners = owners::intercept();
-    let child = spawn(&plan).map_err(failed("start the supervisor"))?;
+    let child = spawn(&plan, &|| with.cancel.is_cancelled()).map_err(failed("start the supervisor"))?;
     Ok(Started { child, owners, sockets, terminal, log })
 }
 

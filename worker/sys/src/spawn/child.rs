@@ -27,7 +27,6 @@ pub(super) fn run(plan: &Plan<'_>, status: RawFd) -> ! {
 pub(super) fn run_helper(helper: &Helper<'_>, status: RawFd) -> ! {
     let status = raw::duplicate_above(status, 3).unwrap_or(status);
     let prepared = (|| {
-        die_with_parent()?;
         raw::default_signals();
         raw::set_session()?;
         raw::set_umask(0o77);
@@ -42,12 +41,6 @@ pub(super) fn run_helper(helper: &Helper<'_>, status: RawFd) -> ! {
     failed(status, stage, error)
 }
 
-/// If the supervisor is killed, so are we. It had better not be dead already: its end closes the life pipe, but nobody
-/// would look.
-fn die_with_parent() -> Result<()> {
-    raw::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize).map(drop)
-}
-
 fn failed(status: RawFd, stage: Stage, error: i32) -> ! {
     let message = Message { kind: MESSAGE_FAILED, what: stage as u32, value: error, ..Message::default() };
     raw::send(status, &message);
@@ -56,7 +49,6 @@ fn failed(status: RawFd, stage: Stage, error: i32) -> ! {
 
 fn prepare(plan: &Plan<'_>) -> std::result::Result<(), (Stage, i32)> {
     let at = |stage: Stage| move |error: i32| (stage, error);
-    die_with_parent().map_err(at(Stage::Session))?;
     raw::default_signals();
     raw::set_session().map_err(at(Stage::Session))?;
     match raw::new_session_keyring() {
@@ -193,8 +185,6 @@ fn credentials(plan: &Plan<'_>) -> std::result::Result<(), (Stage, i32)> {
         raw::set_groups(groups).map_err(|error| (Stage::Credentials, error))?;
     }
     raw::set_ids(plan.uid, plan.gid).map_err(|error| (Stage::Credentials, error))?;
-    // The kernel forgets it when the user changes.
-    die_with_parent().map_err(|error| (Stage::Session, error))?;
     // Never more than we have: in a user namespace or a container that is less than asked for.
     let have = raw::permitted_capabilities().map_err(capabilities)?;
     let mut sets = plan.capabilities;

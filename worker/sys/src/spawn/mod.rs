@@ -10,6 +10,10 @@
 //! because the builder let go of it or died, however it died; then it kills pid 1, and the kernel everything in pid 1's
 //! namespace. A byte that comes through the life pipe is the number of a signal for pid 1.
 //!
+//! The supervisor is itself the first process of a pid namespace, and pid 1's lies within that. So if it is killed (when
+//! memory is short the kernel kills all that share the builder's), the kernel kills pid 1's namespace too, and the
+//! supervisor has not ended before that is empty.
+//!
 //! Both processes share the builder's memory, as after `vfork`: pid 1 until it executes its program, the supervisor until
 //! it ends. So neither ever allocates, locks, or runs code that could; each has a stack of its own. All they need is
 //! prepared in a [`Plan`]; they make system calls and nothing else.
@@ -24,10 +28,12 @@ mod stack;
 mod supervisor;
 
 use std::ffi::{CStr, CString, c_char};
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, pidfd_send_signal};
 use stack::Stack;
 
 /// Capabilities, one bit each, as in `/proc/self/status`.
@@ -216,6 +222,9 @@ struct Message {
     largest: u64,
 }
 
+/// How soon it is noticed that a command that does not start is not wanted any more.
+const CANCEL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
 const MESSAGE_FAILED: u32 = 1;
 const MESSAGE_ENDED: u32 = 2;
 const MESSAGE_STARTED: u32 = 3;
@@ -272,20 +281,27 @@ impl Child {
         Self { life: Some(life), status, supervisor, reaped: false, failed: None, stack: Some(stack) }
     }
 
-    /// Returns when pid 1 uses nothing of our memory any more, nor the supervisor, but for its stack.
-    fn wait_until_started(&mut self) {
-        while let Some(message) = self.read() {
-            match message.kind {
-                MESSAGE_STARTED => break,
-                _ => self.failed = self.failed.or(Some(message)),
+    /// Returns when pid 1 uses nothing of our memory any more, nor the supervisor, but for its stack. If `cancelled` says
+    /// so before, both are killed.
+    fn wait_until_started(&mut self, cancelled: &dyn Fn() -> bool) {
+        loop {
+            match self.read(Some(&CANCEL_INTERVAL)) {
+                Heard::Message(Message { kind: MESSAGE_STARTED, .. }) | Heard::End => break,
+                Heard::Message(message) => self.failed = self.failed.or(Some(message)),
+                Heard::Nothing if cancelled() => {
+                    // It waits for pid 1 and looks at no pipe: only this ends it.
+                    let _ = pidfd_send_signal(&self.supervisor, Signal::KILL);
+                    self.reap();
+                    break;
+                }
+                Heard::Nothing => {}
             }
         }
     }
 
-    /// Readable, or hung up, when the command has ended.
-    pub fn status(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
-        self.status.as_fd()
+    /// Readable when the command has ended.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.supervisor.as_fd()
     }
 
     /// Sends a signal to the command itself, which is pid 1: one that it has no handler for does nothing, but for SIGKILL
@@ -305,7 +321,7 @@ impl Child {
     /// Waits until the command has ended and none of its processes is left.
     pub fn wait(&mut self) -> Outcome {
         let mut ended = None;
-        while let Some(message) = self.read() {
+        while let Heard::Message(message) = self.read(None) {
             match message.kind {
                 MESSAGE_FAILED => self.failed = self.failed.or(Some(message)),
                 MESSAGE_ENDED => {
@@ -331,12 +347,32 @@ impl Child {
         ended.unwrap_or(Outcome::Lost)
     }
 
-    fn read(&self) -> Option<Message> {
+    /// The next message. The pipe's end alone does not tell that there is none: another process that shares our
+    /// descriptors until it executes its program may still have it open.
+    fn read(&self, timeout: Option<&Timespec>) -> Heard {
+        let entry = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+        let mut entries = [entry(self.status.as_fd()), entry(self.supervisor.as_fd())];
+        let told = |entries: &[PollFd<'_>; 2]| entries.each_ref().map(|entry| !entry.revents().is_empty());
+        match rustix::io::retry_on_intr(|| poll(&mut entries, timeout)) {
+            Ok(0) => return Heard::Nothing,
+            Ok(_) => {}
+            Err(_) => return Heard::End,
+        }
+        if let [false, true] = told(&entries) {
+            // What it said last it may have said between the looks at the two.
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let _ = rustix::io::retry_on_intr(|| poll(&mut entries, Some(&now)));
+        }
+        if let [false, _] = told(&entries) {
+            return Heard::End;
+        }
         let mut bytes = [0; size_of::<Message>()];
-        let mut file = io::BufReader::with_capacity(0, Reader(&self.status));
-        file.read_exact(&mut bytes).ok()?;
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.status, &mut bytes));
+        if read != Ok(bytes.len()) {
+            return Heard::End;
+        }
         // SAFETY: `Message` is plain numbers without padding: any bytes are a valid one.
-        Some(unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
+        Heard::Message(unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
     }
 
     fn reap(&mut self) {
@@ -350,12 +386,13 @@ impl Child {
     }
 }
 
-struct Reader<'a>(&'a OwnedFd);
-
-impl Read for Reader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(self.0, buffer)?)
-    }
+/// What there is to hear of a command.
+enum Heard {
+    Message(Message),
+    /// Not yet.
+    Nothing,
+    /// There will be no more.
+    End,
 }
 
 impl Drop for Child {
@@ -365,13 +402,15 @@ impl Drop for Child {
     }
 }
 
-/// Starts the command. Returns when the program was executed or could not be; which of both [`Child::wait`] tells.
+/// Starts the command. Returns when the program was executed or could not be; which of both [`Child::wait`] tells. That
+/// takes long where the program lies on a filesystem that does not answer: when `cancelled` says so, it is killed, and
+/// is [`Outcome::Lost`].
 ///
 /// No signal that the builder gets reaches the supervisor or the command, and neither shows up in a `wait` of the
 /// program that we are part of.
-pub fn spawn(plan: &Plan<'_>) -> io::Result<Child> {
+pub fn spawn(plan: &Plan<'_>, cancelled: &dyn Fn() -> bool) -> io::Result<Child> {
     let group = plan.group.map(|group| group.as_raw_fd());
-    supervisor::start(&|status| child::run(plan, status), group)
+    supervisor::start(&|status| child::run(plan, status), group, cancelled)
 }
 
 /// A program of the host that works for the builder, and must not outlive it.
@@ -390,5 +429,5 @@ pub struct Helper<'a> {
 /// Starts a program in a pid namespace of its own, and in the other namespaces of the calling thread. Like a command it
 /// ends when its [`Child`] is dropped, or when we end, however that happens.
 pub fn start_helper(helper: &Helper<'_>) -> io::Result<Child> {
-    supervisor::start(&|status| child::run_helper(helper, status), None)
+    supervisor::start(&|status| child::run_helper(helper, status), None, &|| false)
 }

@@ -24,8 +24,13 @@ struct Task<'a> {
     stack: &'a Stack,
 }
 
-/// Starts the supervisor, which starts pid 1 in a control group, and waits until pid 1 has executed its program or failed.
-pub(super) fn start(pid_one: &PidOne<'_>, group: Option<RawFd>) -> io::Result<Child> {
+/// Starts the supervisor, which starts pid 1 in a control group, and waits until pid 1 has executed its program or failed,
+/// or was killed because `cancelled` says so.
+pub(super) fn start(
+    pid_one: &PidOne<'_>,
+    group: Option<RawFd>,
+    cancelled: &dyn Fn() -> bool,
+) -> io::Result<Child> {
     let (life_end, life) = pipe_with(PipeFlags::CLOEXEC)?;
     let (status, status_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let (own, stack) = (Stack::new()?, Stack::new()?);
@@ -33,17 +38,21 @@ pub(super) fn start(pid_one: &PidOne<'_>, group: Option<RawFd>) -> io::Result<Ch
         Task { pid_one, group, life: life_end.as_raw_fd(), status: status_end.as_raw_fd(), stack: &stack };
     let before = signals_blocked();
     raw::block_signals(true);
-    // Exit signal 0: the end of the supervisor is nobody's business but ours, who ask by pidfd.
+    // Exit signal 0: the end of the supervisor is nobody's business but ours, who ask by pidfd. CLONE_NEWPID: what ends it
+    // ends all that it has started, at whatever point. A signal that is sent at the parent's death would not do: the kernel
+    // forgets it when the command changes users, also by a setuid program.
     // SAFETY: `supervise` only makes system calls. `own` lives until the supervisor has ended (in `Child`). What `task`
     // leads to lives until both processes are done with it: see below.
-    let started = unsafe { raw::start_process(0, 0, None, &own, supervise, (&raw const task).cast()) };
+    let started = unsafe {
+        raw::start_process(libc::CLONE_NEWPID as u64, 0, None, &own, supervise, (&raw const task).cast())
+    };
     before.restore();
     let supervisor = started.map_err(io::Error::from_raw_os_error)?;
     drop((life_end, status_end));
     let mut child = Child::new(life, status, supervisor, own);
     // The supervisor says so when pid 1 is in memory of its own, or has ended, and it needs nothing of ours but its stack
-    // any more. If it is killed before, the pipe ends when pid 1, which is killed with it, has ended too.
-    child.wait_until_started();
+    // any more. If it is killed before, it does not end before pid 1 has, which is killed with it.
+    child.wait_until_started(cancelled);
     drop(stack);
     Ok(child)
 }
