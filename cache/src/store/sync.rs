@@ -33,6 +33,15 @@ const TABLES: [&str; 3] = ["blobs", "layers", "records"];
 /// Whoever writes to the disk has this file locked. Beside the leases.
 const TURN: &str = ".sync";
 
+/// Unlocked when it is dropped, also while a process that was just started still has the file open.
+struct Turn(File);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// How long one waits for another to do so.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -87,12 +96,12 @@ impl Store {
 
     /// Builds that end at the same time go one after another, so that the first writes for all that wait. Somebody who was
     /// stopped in there holds nobody up for long: it is no error to do it side by side.
-    fn turn(&self) -> Option<File> {
+    fn turn(&self) -> Option<Turn> {
         let file = self.inner.layout.lock_file(TURN).ok()?;
         let began = Instant::now();
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Some(file),
+                Ok(()) => return Some(Turn(file)),
                 Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) if began.elapsed() < PATIENCE => {
                     std::thread::sleep(Duration::from_millis(1));

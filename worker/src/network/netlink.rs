@@ -123,11 +123,11 @@ impl Socket {
         Ok(Self { fd, sequence: 0 })
     }
 
-    /// Has the kernel close the socket some time after it is dropped, where that takes long: it is put into the queue of a
-    /// UNIX socket that is in its own queue too. So nobody can get at it any more, and the kernel's garbage collector
-    /// closes all of them (on a thread of its own since Linux 6.8, before that at once).
-    pub(crate) fn close_later(&self) {
-        let leave = || -> rustix::io::Result<()> {
+    /// Has the kernel close the socket some time after this is dropped, where that takes long: it is put into the queue of
+    /// a UNIX socket that is in its own queue too. So nobody can get at it any more, and the kernel's garbage collector
+    /// closes all of them (on a thread of its own since Linux 6.8, before that at once). Not to be used afterwards.
+    pub(crate) fn close_later(&mut self) {
+        let leave = || -> rustix::io::Result<OwnedFd> {
             let (sender, queue) =
                 socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
             let fds = [self.fd.as_fd(), queue.as_fd()];
@@ -135,13 +135,13 @@ impl Socket {
             let mut control = SendAncillaryBuffer::new(&mut space);
             control.push(SendAncillaryMessage::ScmRights(&fds));
             sendmsg(&sender, &[IoSlice::new(b"-")], &mut control, SendFlags::empty())?;
-            // The collector looks for garbage when a UNIX socket is closed: that must be the other one.
-            drop(queue);
-            drop(sender);
-            Ok(())
+            Ok(sender)
         };
-        // Without it, dropping the socket takes longer.
-        let _ = leave();
+        // The collector looks for garbage when a UNIX socket is closed. That must come after ours: who closes a file last
+        // waits. Where it could not be left there, dropping it takes longer.
+        if let Ok(sender) = leave() {
+            self.fd = sender;
+        }
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {

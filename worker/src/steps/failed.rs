@@ -84,17 +84,46 @@ pub(super) fn shell(args: &[String], root: &Root) -> Result<Vec<String>, StepErr
     })
 }
 
-/// The instruction's own shell, as far as it goes before `-c`; else one that lies where shells do.
+/// The instruction's own shell, else one that lies where shells do.
 fn find_shell(args: &[String], root: &Root) -> Option<Vec<String>> {
     let is_there = |path: &str| overlay::open_in(root.as_fd(), path.as_ref(), OFlags::PATH).is_ok();
-    let own: Vec<String> = args.iter().take_while(|arg| *arg != "-c").cloned().collect();
-    if let Some(program) = own.first().filter(|_| own.len() < args.len()) {
-        let name = program.rsplit('/').next().unwrap_or_default();
-        if SHELLS.contains(&name) && (!program.starts_with('/') || is_there(program)) {
-            return Some(own);
-        }
+    let own = shell_of(args);
+    if own.first().is_some_and(|program| !program.starts_with('/') || is_there(program)) {
+        return Some(own);
     }
     PLACES.iter().find(|path| is_there(path)).map(|path| vec![(*path).to_owned()])
+}
+
+/// The shell that a command is run by, to be talked to: the program, with the applet if it is busybox, and `-l` if it was a
+/// login shell. Not with its other options: one that ends at the first failure (`-e`) is of no use. Nothing if it is no shell.
+pub(super) fn shell_of(args: &[String]) -> Vec<String> {
+    let name = |word: &String| {
+        let name = word.rsplit('/').next().unwrap_or_default();
+        SHELLS.iter().find(|shell| **shell == name).copied()
+    };
+    let Some((program, mut rest)) = args.split_first() else { return Vec::new() };
+    let mut shell = match name(program) {
+        Some(_) => vec![program.clone()],
+        None => return Vec::new(),
+    };
+    if name(program) == Some("busybox") {
+        match rest.split_first().filter(|(applet, _)| name(applet).is_some()) {
+            Some((applet, others)) => {
+                shell.push(applet.clone());
+                rest = others;
+            }
+            None => return Vec::new(),
+        }
+    }
+    // What comes after `-c` is the command.
+    let letters = |word: &&String| word.starts_with('-') && !word.starts_with("--");
+    let options =
+        rest.iter().position(|word| letters(&word) && word.contains('c')).map_or(0, |last| last + 1);
+    let mut options = rest.iter().take(options);
+    if options.any(|word| word == "--login" || letters(&word) && word.contains('l')) {
+        shell.push("-l".to_owned());
+    }
+    shell
 }
 
 #[cfg(test)]
@@ -113,13 +142,17 @@ mod tests {
         for name in ["sh", "bash", "python3"] {
             std::fs::write(folder.path().join("bin").join(name), "").expect("write");
         }
-        let cases: [(&[&str], &str); 6] = [
+        let cases: [(&[&str], &str); 10] = [
             (&["/bin/sh", "-c", "make"], "/bin/sh"),
-            (&["/bin/bash", "-o", "pipefail", "-c", "make"], "/bin/bash -o pipefail"),
+            (&["/bin/bash", "-euxo", "pipefail", "-c", "make -l"], "/bin/bash"),
+            (&["/bin/bash", "-lec", "make"], "/bin/bash -l"),
+            (&["/bin/bash", "--login", "-c", "make"], "/bin/bash -l"),
+            (&["/bin/bash", "build.sh", "-l"], "/bin/bash"),
             (&["/bin/python3", "-c", "print(1)"], "/bin/sh"),
             (&["make", "all"], "/bin/sh"),
             (&["/bin/zsh", "-c", "make"], "/bin/sh"),
             (&["busybox", "sh", "-c", "make"], "busybox sh"),
+            (&["busybox", "wget", "-c", "url"], "/bin/sh"),
         ];
         for (args, expected) in cases {
             assert_eq!(choose(args).as_deref(), Some(expected), "{args:?}");

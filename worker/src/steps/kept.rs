@@ -15,6 +15,7 @@ use bricklayer_solver::record::{Output, Snapshot};
 use bricklayer_solver::worker::StepError;
 use serde::{Deserialize, Serialize};
 
+use super::failed::shell_of;
 use crate::local_worker::Shared;
 use crate::writable::WritableRoot;
 
@@ -29,7 +30,7 @@ const LARGEST: usize = 4 << 20;
 #[serde(rename_all = "camelCase")]
 pub struct FailedStep {
     version: u32,
-    /// What was run. Of the arguments only the shell and its `-c`; no proxies; of the variables those that may be kept.
+    /// What was run. Of the arguments only the shell; no proxies; of the variables those that may be kept.
     pub exec: Exec,
     /// The names of the other variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,10 +65,7 @@ pub enum UnreadableStep {
 impl FailedStep {
     fn of(exec: &Exec, inputs: &[Output], images: &[ImageSource]) -> Self {
         let mut exec = exec.clone();
-        match exec.args.iter().position(|arg| arg == "-c") {
-            Some(end) => exec.args.truncate(end + 1),
-            None => exec.args.clear(),
-        }
+        exec.args = shell_of(&exec.args);
         exec.proxy_env.clear();
         let mut withheld = Vec::new();
         exec.env.retain(|variable| {
@@ -208,14 +206,15 @@ mod tests {
         let bytes = step.encode().expect("encode");
         assert_eq!(FailedStep::decode(&bytes).expect("decode"), step);
         assert_eq!(step.inputs(), inputs());
-        assert_eq!(step.exec.args, ["/bin/bash", "-o", "pipefail", "-c"]);
+        assert_eq!(step.exec.args, ["/bin/bash"]);
         assert_eq!(step.exec.env, ["PATH=/bin", "N=1"]);
         assert_eq!(step.withheld, ["NPM_TOKEN", "URL"]);
         let text = String::from_utf8(bytes).expect("JSON");
         assert!(!text.contains("hidden"), "{text}");
-        let mut plain = exec();
-        plain.args = vec!["make".into(), "all".into()];
-        assert_eq!(FailedStep::of(&plain, &[], &[]).exec.args, Vec::<String>::new());
+        for args in [&["make", "all"][..], &["curl", "-u", "me:hidden", "-c", "jar", "https://host"]] {
+            let plain = Exec { args: args.iter().map(|arg| (*arg).to_owned()).collect(), ..exec() };
+            assert_eq!(FailedStep::of(&plain, &[], &[]).exec.args, Vec::<String>::new());
+        }
     }
 
     #[test]

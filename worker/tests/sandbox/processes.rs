@@ -226,7 +226,7 @@ fn a_command_that_can_not_start_is_cancelled() {
     let (tell, told) = std::sync::mpsc::channel();
     let run_it = {
         let cancel = cancel.clone();
-        std::thread::spawn(move || tell.send(run(command, &|_, _| {}, &cancel)))
+        std::thread::spawn(move || tell.send(run(command, &|_, _| {}, &cancel)).expect("somebody listens"))
     };
     // Pid 1 looks for its program.
     let mut asked = [PollFd::new(&device, PollFlags::IN)];
@@ -239,7 +239,7 @@ fn a_command_that_can_not_start_is_cancelled() {
         .expect("it ends although nobody answers")
         .expect_err("cancelled");
     assert!(matches!(error, SandboxError::Cancelled), "{error}");
-    run_it.join().expect("a thread").expect("told");
+    run_it.join().expect("a thread");
     assert_eq!(root.changes(), Vec::<String>::new());
 }
 
