@@ -8,9 +8,9 @@
 //! the gate *shared* from before the look until the line in the lease is written. Who decides what is removed holds it
 //! *exclusive* from reading all leases until the mapping is gone. So nothing goes between being found and being held.
 //!
-//! A lease is made and locked under the shared gate, and one of a dead process is removed under the exclusive gate: so
-//! nobody sees a lease that is not locked yet, and no lock is taken on a file that is about to go. Names are never
-//! used twice.
+//! A lease is made and locked under the shared gate, and one of a dead process is removed under the exclusive gate, where
+//! it is looked at once more: so nobody removes a lease that is not locked yet, and no lock is taken on a file that is
+//! about to go. Names are never used twice.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -150,7 +150,9 @@ impl Lease {
         let file = open()
             .or_else(|error| if layout.release_reserve() { open() } else { Err(error) })
             .map_err(io_error("create", &path))?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io_error("lock", &path))?;
+        // Another process that looks whether it is dead has it for a moment.
+        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))
+            .map_err(io_error("lock", &path))?;
         Ok(Self {
             path,
             file,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::super::db::Db;
 use super::super::layout::Layout;
+use super::super::lease::{Gate, Lease};
 use super::*;
 
 const JOB: &str = "BRICKLAYER_TEST_JOB";
@@ -140,6 +141,21 @@ fn the_tables_of_a_new_store_are_made_once_however_many_open_it() {
             }
         });
     }
+}
+
+/// Each looks at the leases of the others, also at one that is being made.
+#[test]
+fn a_lease_is_taken_whoever_else_takes_one_at_the_same_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let layout = Layout::open(&dir.path().join("store")).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let gate = Gate::open(&layout).unwrap();
+                (0..1000).for_each(|_| drop(Lease::take(&layout, &gate).unwrap()));
+            });
+        }
+    });
 }
 
 #[test]
