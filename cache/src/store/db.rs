@@ -18,8 +18,8 @@ use super::layout::Layout;
 /// holds one longer.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// After how many pages of WAL a commit brings them into the database, with two fsyncs. A build stays below that, and
-/// does it at its end.
+/// After how many pages of WAL a commit brings them into the database, with two fsyncs. A build stays below that: at its
+/// end it does so if there are more than [`LARGE_WAL`] bytes.
 const AUTO_CHECKPOINT: i64 = 8000;
 
 /// A WAL of so many bytes is brought into the database when a build or a process ends: the next one would have to read it

@@ -88,7 +88,7 @@ impl Packer {
             snapshot.layers.iter().map(|layer| self.packing(builder, layer.id, form)).collect();
         for (n, packing) in layers.into_iter().enumerate() {
             let packed = packing.await.map_err(|error| {
-                Error::because(format!("cannot pack layer {} of {}", n + 1, snapshot.layers.len()), error)
+                Error::because(format!("cannot export layer {} of {}", n + 1, snapshot.layers.len()), error)
             })?;
             blobs.push(packed);
         }

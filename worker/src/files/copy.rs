@@ -5,8 +5,8 @@
 //! - A directory's content goes into the destination, file by file. The destination keeps its own mode and owner if it
 //!   exists, but gets the source's mtime; directories below get all of the source's metadata.
 //! - Directories that are made on the way, the destination among them, are 0755 and root's; an owner or the permissions of
-//!   an octal mode apply to them too, but not its special bits, nor a symbolic mode, nor any mode where an archive is unpacked. Below a setgid directory they have its
-//!   bit, and its group if no owner is given.
+//!   an octal mode apply to them too, but not its special bits, nor a symbolic mode, nor any mode where an archive is
+//!   unpacked. Below a setgid directory they have its bit, and its group if no owner is given.
 //! - Files and links in the way are replaced, files never by directories nor the other way round.
 //! - Files that are hard links of each other in one source are so in the result.
 //! - With `replace` (`--link`) all of this happens as if the root were empty: links and files in the way become
